@@ -1,0 +1,191 @@
+"""Every error that asynchooks raises on purpose, in one tree.
+
+::
+
+    AsyncHooksError
+    ├── HookError                      what a hook is or does
+    │   ├── HookDefinitionError        TypeError: a hook of the wrong shape
+    │   ├── UnknownPointError          ValueError: no such hook point
+    │   ├── LiveStateError             RuntimeError: background code reached for live state
+    │   └── BackgroundHookError        RuntimeError: a background part failed (hook, point, step, cause)
+    ├── ExecutorError
+    │   ├── ExecutorClosedError        RuntimeError: used before it was entered or after it was closed
+    │   ├── WrongThreadError           RuntimeError: called on a thread that must not call it
+    │   └── DrainTimeoutError          TimeoutError: in-flight work did not finish in time
+    ├── ConfigError                    ValueError: a wrong value in a configuration
+    │   ├── UnknownNameError           KeyError: no such registry entry, priority, policy ...
+    │   └── UnknownOptionError         TypeError: no such argument
+    └── CheckpointError
+        ├── CaptureError               TypeError: the state holds what cannot be captured
+        ├── CheckpointNotFoundError    FileNotFoundError: there is no committed checkpoint there
+        ├── CorruptCheckpointError     ValueError: size, checksum or content differ from the manifest
+        ├── ForeignCheckpointError     ValueError: a file that is no checkpoint of this kind of run
+        ├── UnsafePathError            ValueError: a path component leaves the checkpoint's folder
+        └── StorageError               OSError: the store refused or failed
+            ├── StorageDeniedError     PermissionError: credentials, bucket policy, read-only folder
+            ├── StorageFullError       no space left, quota exceeded
+            └── StorageUnavailableError  still failing when the retries or the deadline ran out
+
+A message says what was expected, what came and what to do. Credentials never stand in one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "AsyncHooksError",
+    "BackgroundHookError",
+    "CaptureError",
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "ConfigError",
+    "CorruptCheckpointError",
+    "DrainTimeoutError",
+    "ExecutorClosedError",
+    "ExecutorError",
+    "ForeignCheckpointError",
+    "HookDefinitionError",
+    "HookError",
+    "LiveStateError",
+    "StorageDeniedError",
+    "StorageError",
+    "StorageFullError",
+    "StorageUnavailableError",
+    "UnknownNameError",
+    "UnknownOptionError",
+    "UnknownPointError",
+    "UnsafePathError",
+    "WrongThreadError",
+    "did_you_mean",
+]
+
+
+def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest known word, or an empty string."""
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+class AsyncHooksError(Exception):
+    """The root: everything that asynchooks raises on purpose."""
+
+
+class HookError(AsyncHooksError):
+    """What a hook is or does is wrong."""
+
+
+class HookDefinitionError(HookError, TypeError):
+    """A hook has a shape that cannot run as written; the message names hook, point and fix."""
+
+
+class UnknownPointError(HookError, ValueError):
+    """No hook point has this name, and no registered hook defines it."""
+
+
+class LiveStateError(HookError, RuntimeError):
+    """Background code touched live training state through its view; capture it in a ``@background`` method."""
+
+
+class BackgroundHookError(HookError, RuntimeError):
+    """A background part failed; ``__cause__`` is its own exception.
+
+    Attributes:
+        hook: class name of the hook.
+        point: hook point that started the part.
+        epoch: epoch at the capture, counted from 0; None where the context has none.
+        iter: iteration at the capture, counted from 0; None where the context has none.
+        abandoned: what was never started because it had to follow this part, as ``Hook.point`` names.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hook: str,
+        point: str,
+        epoch: int | None = None,
+        iter: int | None = None,  # noqa: A002 - MMEngine's word for the iteration
+        abandoned: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.hook = hook
+        self.point = point
+        self.epoch = epoch
+        self.iter = iter
+        self.abandoned = abandoned
+
+
+class ExecutorError(AsyncHooksError):
+    """The executor was used in a way or at a time that cannot work."""
+
+
+class ExecutorClosedError(ExecutorError, RuntimeError):
+    """The executor was not entered, is closed, or lives in a forked child process."""
+
+
+class WrongThreadError(ExecutorError, RuntimeError):
+    """A call that belongs to the training thread came from another one, or the other way round."""
+
+
+class DrainTimeoutError(ExecutorError, TimeoutError):
+    """In-flight work did not finish in the given time; the message names it."""
+
+
+class ConfigError(AsyncHooksError, ValueError):
+    """A configuration holds a wrong value."""
+
+
+class UnknownNameError(ConfigError, KeyError):
+    """A name is in no registry; the message lists what is near."""
+
+    def __str__(self) -> str:  # KeyError would show the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
+class UnknownOptionError(ConfigError, TypeError):
+    """An argument that the class or function does not take; the message suggests the right one."""
+
+
+class CheckpointError(AsyncHooksError):
+    """A checkpoint could not be captured, saved, found or loaded."""
+
+
+class CaptureError(CheckpointError, TypeError):
+    """The state holds something that cannot be captured; the message gives its path in the state."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """There is no committed checkpoint at this place."""
+
+
+class CorruptCheckpointError(CheckpointError, ValueError):
+    """What the store returned is not what was committed; the message names the file and the chunk."""
+
+
+class ForeignCheckpointError(CheckpointError, ValueError):
+    """The file was read, but it is not a checkpoint that this run can use."""
+
+
+class UnsafePathError(CheckpointError, ValueError):
+    """A path component from a name, file or URL would leave the checkpoint's folder."""
+
+
+class StorageError(CheckpointError, OSError):
+    """The store refused or failed; the message says the URL (without credentials), attempts and what to do."""
+
+
+class StorageDeniedError(StorageError, PermissionError):
+    """Access denied: credentials, bucket policy, or a read-only folder. Not retried."""
+
+
+class StorageFullError(StorageError):
+    """No space left on the device, or a quota is used up. Not retried."""
+
+
+class StorageUnavailableError(StorageError):
+    """The store was still failing when the retries or the deadline ran out."""

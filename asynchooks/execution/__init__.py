@@ -1,0 +1,21 @@
+"""Schedules hooks: which part runs where, in which order, and what happens when one fails.
+
+Never touches a tensor or a file. The contract is in this package's README.
+"""
+
+from asynchooks.execution._effects import Effects
+from asynchooks.execution._hook import Hook, background
+from asynchooks.execution._points import POINTS
+from asynchooks.execution._priority import Priority, get_priority, priority_name
+from asynchooks.execution._view import RunnerView
+
+__all__ = [
+    "Hook",
+    "background",
+    "Effects",
+    "Priority",
+    "get_priority",
+    "priority_name",
+    "RunnerView",
+    "POINTS",
+]
