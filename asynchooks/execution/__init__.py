@@ -4,9 +4,11 @@ Never touches a tensor or a file. The contract is in this package's README.
 """
 
 from asynchooks.execution._effects import Effects
+from asynchooks.execution._executor import HookExecutor, current_executor
 from asynchooks.execution._hook import Hook, background
 from asynchooks.execution._points import POINTS
 from asynchooks.execution._priority import Priority, get_priority, priority_name
+from asynchooks.execution._statistics import HookStatistics, Statistics
 from asynchooks.execution._view import RunnerView
 
 __all__ = [
@@ -17,5 +19,9 @@ __all__ = [
     "get_priority",
     "priority_name",
     "RunnerView",
+    "HookExecutor",
+    "current_executor",
+    "Statistics",
+    "HookStatistics",
     "POINTS",
 ]

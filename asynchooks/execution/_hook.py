@@ -23,7 +23,7 @@ BackgroundPart: TypeAlias = Callable[[], Awaitable[None]]
 DataBatch: TypeAlias = Any
 OnError: TypeAlias = Literal["raise", "warn"]
 WhenBusy: TypeAlias = Literal["wait", "skip", "coalesce"]
-Shape: TypeAlias = Literal["blocking", "capture", "async"]
+Shape: TypeAlias = Literal["blocking", "capture", "async", "worker"]
 
 _MARK = "__asynchooks_background__"
 _Method = TypeVar("_Method", bound=Callable[..., BackgroundPart | None])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from asynchooks.errors import UnknownPointError, did_you_mean
 
-__all__ = ["GENERIC_METHODS", "POINTS", "check_point_name", "nearest_point"]
+__all__ = ["ARGUMENTS", "GENERIC_METHODS", "POINTS", "check_point_name", "nearest_point"]
 
 POINTS: tuple[str, ...] = (
     "before_run",
@@ -42,6 +42,17 @@ GENERIC_METHODS: dict[str, tuple[str, str]] = {
     for when in ("before", "after")
     for unit in ("epoch", "iter")
     for mode in ("train", "val", "test")
+}
+
+# point -> the keyword arguments with which a run fires it, besides the runner.
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "after_load_checkpoint": ("checkpoint",),
+    "before_save_checkpoint": ("checkpoint",),
+    "after_save_checkpoint": ("path", "meta"),
+    "after_val_epoch": ("metrics",),
+    "after_test_epoch": ("metrics",),
+    **{f"before_{mode}_iter": ("batch_idx", "data_batch") for mode in ("train", "val", "test")},
+    **{f"after_{mode}_iter": ("batch_idx", "data_batch", "outputs") for mode in ("train", "val", "test")},
 }
 
 

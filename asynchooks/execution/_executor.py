@@ -1,0 +1,533 @@
+"""The executor: registers hooks, fires hook points, and sees every part of them to its end.
+
+Decides when each piece runs on the training thread; order is the scoreboard's, room the backpressure's, threads
+the portal's. Never touches a tensor or a file: it serves any loop and any context.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+import time
+import warnings
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
+
+import anyio
+
+from asynchooks.errors import (
+    DrainTimeoutError,
+    ExecutorClosedError,
+    HookDefinitionError,
+    UnknownPointError,
+    WrongThreadError,
+    did_you_mean,
+)
+from asynchooks.execution._flight import Deferred, Flight, Limits, current_part
+from asynchooks.execution._foreground import add_origin, check_blocking_result
+from asynchooks.execution._hook import BackgroundPart
+from asynchooks.execution._plan import Plan, Step, compile_plan
+from asynchooks.execution._points import POINTS, check_point_name
+from asynchooks.execution._portal import Portal
+from asynchooks.execution._registration import HookMode, Registration, check_choice, registration_of
+from asynchooks.execution._scoreboard import Ordering
+from asynchooks.execution._statistics import Statistics
+from asynchooks.execution._view import RunnerView, freeze_arguments, view_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+
+    from asynchooks.execution._priority import PriorityLike
+    from asynchooks.instrument import Instrument
+
+__all__ = ["ExecutionMode", "HookExecutor", "current_executor"]
+
+logger = logging.getLogger(__name__)
+
+ExecutionMode: TypeAlias = Literal["async", "sync"]
+
+_NOT_OPEN = -1
+_WORKER_THREADS = 16
+_active = threading.local()
+_open_executors: weakref.WeakSet[HookExecutor] = weakref.WeakSet()
+
+
+class HookExecutor:
+    """Runs hooks: blocking methods and captures on the training thread, background parts behind it.
+
+    A context manager, on the thread that trains; it may be entered again after it was closed. Leaving it waits
+    until everything in flight has finished, and raises what has failed and was not raised before.
+
+    Args:
+        hooks: hooks to register at once, with their own priorities.
+        mode: "async", or "sync": every background part runs to its end before training goes on.
+        ordering: "priority", or "strict": see the execution contract in this package's README.
+        max_in_flight: background parts at once, of all hooks, started or not.
+        staging_budget: bytes that captures may hold at once (see `reserve`). A capture larger than this is
+            admitted when no other is held.
+        grace_period: seconds that in-flight work gets when the context is left because of an exception.
+        instrument: receives spans and counts; None costs nothing.
+        points: custom hook points that may be fired without any hook defining them.
+
+    Raises:
+        HookDefinitionError, UnknownOptionError, ValueError, TypeError: an argument is wrong; see `register`.
+
+    Example:
+        >>> with HookExecutor([MyHook()]) as executor:
+        ...     executor.fire("after_train_iter", state, batch_idx=0)
+    """
+
+    def __init__(
+        self,
+        hooks: Iterable[object] = (),
+        *,
+        mode: ExecutionMode = "async",
+        ordering: Ordering = "priority",
+        max_in_flight: int = 32,
+        staging_budget: int = 4 * 2**30,
+        grace_period: float = 60.0,
+        instrument: Instrument | None = None,
+        points: Iterable[str] = (),
+    ) -> None:
+        self.mode: ExecutionMode = check_choice("HookExecutor(mode=...)", mode, get_args(ExecutionMode))
+        self.ordering: Ordering = check_choice("HookExecutor(ordering=...)", ordering, get_args(Ordering))
+        self.grace_period = _positive("grace_period", grace_period, float)
+        if isinstance(points, str):
+            raise TypeError(f"HookExecutor(points={points!r}): give a collection of names.")
+        self._custom_points = tuple(check_point_name(point) for point in points)
+        self._registrations: list[Registration] = []
+        self._plans: dict[str, Plan] = {}
+        self._flight = Flight(
+            "inline" if mode == "sync" else ordering,
+            Limits(
+                _positive("max_in_flight", max_in_flight, int),
+                _positive("staging_budget", staging_budget, int),
+            ),
+            instrument,
+        )
+        self._firings = itertools.count()
+        self._compiling = threading.Lock()
+        self._owner = _NOT_OPEN
+        self._why_closed = "was not entered; use it as `with executor:`"
+        self._portal: Portal | None = None
+        for hook in hooks:
+            self.register(hook)
+
+    # ---- hooks ----
+
+    def register(
+        self, hook: object, priority: PriorityLike | None = None, mode: HookMode | None = None
+    ) -> None:
+        """Register a hook; it runs by priority, then in order of registration.
+
+        Args:
+            hook: an instance with methods named after hook points.
+            priority: wins over the hook's own ``priority``.
+            mode: "background" runs the hook's blocking methods in a worker thread, with a frozen view.
+
+        Raises:
+            HookDefinitionError: the object is no hook, or one of its methods or attributes cannot work.
+            UnknownOptionError: ``mode`` or one of the hook's options is no known word.
+            ValueError, TypeError, UnknownNameError: the priority is none.
+        """
+        if any(registration.hook is hook for registration in self._registrations):
+            raise HookDefinitionError(
+                f"this {type(hook).__name__} is registered already; register another instance to run it twice."
+            )
+        registration = registration_of(
+            hook,
+            number=len(self._registrations),
+            priority=priority,
+            mode=mode,
+            custom_points=self._custom_points,
+        )
+        with self._compiling:
+            self._registrations.append(registration)
+            self._registrations.sort(key=lambda r: (r.priority, r.number))
+            self._forget_plans()
+
+    @property
+    def hooks(self) -> tuple[object, ...]:
+        """The registered hooks, in order of execution."""
+        return tuple(registration.hook for registration in self._registrations)
+
+    @property
+    def registered(self) -> tuple[Registration, ...]:
+        """What the executor knows of each hook, in order of execution."""
+        return tuple(self._registrations)
+
+    def plan(self, point: str) -> Plan:
+        """Return the compiled plan of a point.
+
+        Raises:
+            UnknownPointError: the point is neither standard nor declared, and no hook defines it.
+        """
+        plan = self._plans.get(point)
+        return plan if plan is not None else self._compile(point)
+
+    # ---- firing ----
+
+    def fire(self, point: str, context: object, **arguments: Any) -> None:
+        """Run a hook point: its blocking methods and captures now, its background parts when their turn comes.
+
+        Called on the training thread. Waits only where the order demands it, or where there is no room.
+
+        Raises:
+            BackgroundHookError: a background part has failed since the last firing (several: an
+                ``ExceptionGroup``); no hook of this firing has run then.
+            UnknownPointError: no such hook point.
+            Exception: whatever a blocking method or a capture raises, with a note that names the hook.
+        """
+        if self._owner != threading.get_ident():
+            self._refuse(f"fire({point!r})")
+        plan = self._plans.get(point) or self._compile(point)
+        if self._flight.attention:
+            self._attend()
+        if plan.inline is None:
+            self._run_steps(plan, context, arguments)
+        elif plan.inline:
+            plan.firings += 1
+            self._run_inline(plan, context, arguments)
+        if plan.counted:
+            self._count_step(point, context)
+
+    def fire_nowait(self, point: str, context: object, **arguments: Any) -> None:
+        """Fire a hook point from inside a background part. Does not block.
+
+        The background hooks of the point start as soon as the order allows; its blocking methods and captures
+        run on the training thread at the start of the next firing, or while it waits or drains.
+
+        Raises:
+            WrongThreadError: called outside of a background part.
+            HookDefinitionError: the hook does not name the point in its ``fires``.
+        """
+        part = current_part.get()
+        if part is None:
+            raise WrongThreadError(
+                f"fire_nowait({point!r}) belongs into a background part; the training thread calls fire()."
+            )
+        if point not in part.step.registration.fires:
+            raise HookDefinitionError(
+                f"{part.step.name} fires {point!r} from the background without declaring it; set "
+                f"`fires = ({point!r},)` on {part.step.registration.name}, so that the order can respect it."
+            )
+        plan = self.plan(point)
+        frozen = freeze_arguments(arguments)
+        self._flight.fire_children(
+            part,
+            plan.steps,
+            next(self._firings),
+            Deferred(context, arguments),
+            lambda step, view: _whole_body(step, view, frozen),
+        )
+
+    def reserve(self, nbytes: int) -> None:
+        """Reserve room in the staging budget for a copy that this capture is about to make.
+
+        Called in a capture, before it copies. Waits for room, or ends the invocation, as the hook's
+        ``when_busy`` says. Released when the background part has ended, or the capture returns None.
+        """
+        capturing = self._flight.foreground.capturing
+        self._flight.make_room(capturing.step, nbytes, held=capturing.reserved)
+        capturing.reserved += nbytes
+
+    # ---- waiting and closing ----
+
+    def drain(self, resources: Iterable[str] | None = None, timeout: float | None = None) -> None:
+        """Wait until in-flight work has finished; raise what has failed. On the training thread.
+
+        Args:
+            resources: wait only for what touches these (and for hooks that declare nothing); None is all.
+            timeout: seconds; None waits as long as it takes.
+
+        Raises:
+            DrainTimeoutError: the time is up; the message names what is in flight.
+            BackgroundHookError, ExceptionGroup: what has failed.
+        """
+        if isinstance(resources, str):
+            raise TypeError(f"drain(resources={resources!r}): give a set of names: {{{resources!r}}}.")
+        if self._owner != threading.get_ident():
+            self._refuse("drain()")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._flight.wait_idle(resources, deadline):
+            names = ", ".join(self._flight.in_flight_names())
+            raise DrainTimeoutError(f"after {timeout} s still in flight: {names}. Nothing was cancelled.")
+        self._flight.raise_failures()
+
+    def statistics(self) -> Statistics:
+        """Return what happened so far. Called on any thread."""
+        tallies = self._flight.tallies()
+        rows = []
+        for registration in sorted(self._registrations, key=lambda r: r.number):
+            points = dict.fromkeys(POINTS) | dict.fromkeys(self._plans) | dict.fromkeys(self._custom_points)
+            for point in points:
+                tally = tallies.get((registration.number, point))
+                if tally is not None:
+                    rows.append(tally.frozen(self._inline_firings(registration, point)))
+        return Statistics(
+            hooks=tuple(rows),
+            steps=self._flight.steps,
+            drain_s=self._flight.drain_s,
+            staged_bytes=self._flight.staged_bytes,
+        )
+
+    def close(self) -> None:
+        """Drain, stop the background, and raise what has failed. Does nothing when closed already."""
+        self.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        if self._owner != _NOT_OPEN:
+            raise ExecutorClosedError("this HookExecutor is entered already; it is not re-entrant.")
+        flight = self._flight
+        self._portal = Portal(workers=_WORKER_THREADS, on_orphaned=lambda: _report_orphan(flight))
+        self._portal.start()
+        self._flight.open(self._portal)
+        self._owner = threading.get_ident()
+        _stack().append(weakref.ref(self))
+        _open_executors.add(self)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._owner == _NOT_OPEN:
+            return
+        if self._owner != threading.get_ident():
+            self._refuse("close()")
+        try:
+            error = self._settle(error)
+        finally:
+            self._shut()
+        failure = self._flight.take_failures()
+        if failure is None:
+            if error is not None and exc_type is None:
+                raise error
+            return
+        if error is None:
+            raise failure
+        failures = failure.exceptions if isinstance(failure, ExceptionGroup) else (failure,)
+        raise BaseExceptionGroup("training stopped, and background parts failed", [error, *failures])
+
+    def __del__(self) -> None:
+        if getattr(self, "_owner", _NOT_OPEN) != _NOT_OPEN and self._portal is not None:
+            warnings.warn(
+                "a HookExecutor was never closed; use it as a context manager, or call close().",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+            self._portal.stop()
+
+    # ---- private ----
+
+    def _run_inline(self, plan: Plan, context: object, arguments: Mapping[str, Any]) -> None:
+        assert plan.inline is not None  # noqa: S101 - asked by the caller
+        index = 0
+        try:
+            for method in plan.inline:
+                result = method(context, **arguments)
+                if result is not None:
+                    check_blocking_result(plan.steps[index], result)
+                index += 1  # noqa: SIM113 - enumerate costs more on the hot path
+        except BaseException as error:
+            add_origin(error, plan.steps[index])
+            raise
+
+    def _run_steps(self, plan: Plan, context: object, arguments: dict[str, Any]) -> None:
+        firing = next(self._firings)
+        for step in plan.steps:
+            if step.shape == "blocking":
+                if step.may_wait and self._flight.busy and not self._flight.wait_turn(step, firing):
+                    continue
+                self._flight.tally(step).invocations += 1
+                self._flight.foreground.call(step, context, arguments)
+            elif step.shape == "capture":
+                self._capture(step, firing, context, arguments)
+            else:
+                self._start_whole_body(step, firing, context, arguments)
+
+    def _capture(self, step: Step, firing: int, context: object, arguments: dict[str, Any]) -> None:
+        flight = self._flight
+        if flight.is_abandoned(step, firing):
+            return
+        tally = flight.tally(step)
+        waited = tally.backpressure_ns
+        started = time.perf_counter_ns()
+        part, reserved = self._flight.foreground.capture(step, context, arguments)
+        tally.invocations += 1
+        tally.capture_ns += time.perf_counter_ns() - started - (tally.backpressure_ns - waited)
+        if part is None:
+            return
+        flight.record("capture", step, started, flight.steps, {"bytes": reserved})
+        self._launch(step, firing, part, view_of(context), reserved)
+
+    def _start_whole_body(self, step: Step, firing: int, context: object, arguments: dict[str, Any]) -> None:
+        if self._flight.is_abandoned(step, firing):
+            return
+        view = view_of(context)
+        self._flight.tally(step).invocations += 1
+        self._launch(step, firing, _whole_body(step, view, freeze_arguments(arguments)), view, 0)
+
+    def _launch(self, step: Step, firing: int, part: BackgroundPart, view: RunnerView, reserved: int) -> None:
+        if not self._flight.find_room(step, held=reserved):
+            self._flight.release(reserved)
+            return
+        self._flight.launch(step, firing, part, view, reserved=reserved, steps=self._flight.steps)
+        if self.mode == "sync":
+            self._flight.wait_inline(step)
+            self._flight.raise_failures()
+
+    def _attend(self) -> None:
+        self._flight.wait_deferred()
+        self._flight.raise_failures()
+
+    def _count_step(self, point: str, context: object) -> None:
+        if point == "after_train_iter":
+            self._flight.steps += 1
+        fired = getattr(context, "hook_point_fired", None)
+        if fired is not None:
+            fired(point)
+
+    def _settle(self, error: BaseException | None) -> BaseException | None:
+        """Wait for everything in flight; return the exception with which the context is left, if any."""
+        deadline = None if error is None else time.monotonic() + self.grace_period
+        interrupts = 1 if isinstance(error, KeyboardInterrupt) else 0
+        while True:
+            names = self._flight.in_flight_names()
+            if names and error is not None:
+                logger.info(
+                    "finishing in-flight work (at most %g s): %s", self.grace_period, ", ".join(names)
+                )
+            try:
+                if not self._flight.wait_idle(None, deadline):
+                    self._cancel()
+                    self._flight.wait_idle(None, None)
+                return error
+            except KeyboardInterrupt as interrupt:
+                error = error or interrupt
+                interrupts += 1
+                if deadline is None:
+                    deadline = time.monotonic() + self.grace_period
+                if interrupts > 1:
+                    deadline = time.monotonic()
+            except Exception as raised:  # noqa: BLE001 - a deferred hook's own error, raised by __exit__
+                error = raised if error is None else BaseExceptionGroup("closing", [error, raised])
+
+    def _cancel(self) -> None:
+        logger.warning("cancelling in-flight work: %s", ", ".join(self._flight.in_flight_names()))
+        self._flight.abandon_waiting()
+        if self._portal is not None:
+            self._portal.cancel()
+
+    def _shut(self) -> None:
+        self._owner = _NOT_OPEN
+        self._why_closed = "is closed"
+        stack = _stack()
+        stack[:] = [reference for reference in stack if reference() not in (self, None)]
+        _open_executors.discard(self)
+        if self._portal is not None:
+            self._portal.stop()
+            self._portal = None
+        self._flight.land()
+
+    def _become_closed_in_fork(self) -> None:
+        self._owner = _NOT_OPEN
+        self._why_closed = "belongs to the parent of this forked process"
+        self._portal = None
+
+    def _refuse(self, what: str) -> None:
+        if self._owner == _NOT_OPEN:
+            raise ExecutorClosedError(f"{what}: this HookExecutor {self._why_closed}.")
+        where = (
+            "a background part uses fire_nowait()" if current_part.get() else "use the thread that entered it"
+        )
+        raise WrongThreadError(
+            f"{what} was called on thread {threading.current_thread().name!r}, but the executor belongs to the "
+            f"thread that trains; {where}."
+        )
+
+    def _compile(self, point: str) -> Plan:
+        with self._compiling:
+            check_point_name(point)
+            plan = compile_plan(point, self._registrations, self._custom_points, self.ordering)
+            if not plan.steps and point not in POINTS and point not in self._custom_points:
+                raise UnknownPointError(
+                    f"no hook point is called {point!r}: it is none of the standard ones, no registered hook "
+                    f"defines it, and it is not among HookExecutor(points=...).{did_you_mean(point, POINTS)}"
+                )
+            for step in plan.steps:
+                self._flight.tally(step)
+            self._plans[point] = plan
+            return plan
+
+    def _forget_plans(self) -> None:
+        for plan in self._plans.values():
+            for step in plan.steps if plan.inline is not None else ():
+                self._flight.tally(step).invocations += plan.firings
+        self._plans.clear()
+
+    def _inline_firings(self, registration: Registration, point: str) -> int:
+        plan = self._plans.get(point)
+        if plan is None or plan.inline is None:
+            return 0
+        return plan.firings if any(step.registration is registration for step in plan.steps) else 0
+
+
+def current_executor() -> HookExecutor | None:
+    """Return the executor entered last on this thread, or None. Hooks and contexts use it inside a firing."""
+    stack = _stack()
+    return stack[-1]() if stack else None
+
+
+def _whole_body(step: Step, view: RunnerView, arguments: Mapping[str, object]) -> BackgroundPart:
+    call = partial(step.method, view, **arguments)
+    if step.shape == "async":
+        return call
+
+    async def run_in_worker() -> None:
+        check_blocking_result(step, await anyio.to_thread.run_sync(call))
+
+    return run_in_worker
+
+
+def _stack() -> list[weakref.ref[HookExecutor]]:
+    if not hasattr(_active, "stack"):
+        _active.stack = []
+    stack: list[weakref.ref[HookExecutor]] = _active.stack
+    return stack
+
+
+def _positive(name: str, value: Any, kind: type) -> Any:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float) if kind is float else kind)
+        or not value > 0
+    ):
+        raise ValueError(f"HookExecutor({name}={value!r}): give a positive {kind.__name__}.")
+    return value
+
+
+def _report_orphan(flight: Flight) -> None:
+    names = flight.in_flight_names()
+    if names:
+        logger.error("the program ended before these could run: %s", ", ".join(names))
+    failure = flight.take_failures()
+    if failure is not None:
+        logger.error("background parts failed and nobody was left to be told", exc_info=failure)
+
+
+def _close_in_child() -> None:
+    for executor in list(_open_executors):
+        executor._become_closed_in_fork()  # noqa: SLF001 - this module's own class
+    _open_executors.clear()
+    _stack().clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

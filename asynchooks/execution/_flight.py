@@ -1,0 +1,585 @@
+"""Everything in flight: the scoreboard's decisions carried out between two threads, under one lock.
+
+The training thread launches parts, waits for its turn, for room, or for the end; the portal's thread runs parts
+and reports their end. Decides nothing about order (scoreboard) or room (backpressure); knows no hook's shape.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import insort
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from asynchooks.execution._backpressure import Admission, InvocationSkipped, Room, admit
+from asynchooks.execution._failures import Failure, Warnings, as_exception
+from asynchooks.execution._foreground import Foreground
+from asynchooks.execution._scoreboard import Abandon, Decision, Invocation, Key, Order, Scoreboard, Start
+from asynchooks.execution._statistics import Tally
+from asynchooks.instrument import Span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from asynchooks.execution._hook import BackgroundPart
+    from asynchooks.execution._plan import Step
+    from asynchooks.execution._portal import Portal
+    from asynchooks.execution._view import RunnerView
+    from asynchooks.instrument import Instrument, SpanKind
+
+__all__ = ["Deferred", "Flight", "Limits", "Part", "current_part"]
+
+current_part: ContextVar[Part | None] = ContextVar("asynchooks_current_part", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be in flight at once."""
+
+    max_in_flight: int
+    staging_budget: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """What a listener of a point fired from the background still has to do on the training thread."""
+
+    context: object
+    arguments: Mapping[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One invocation in flight.
+
+    Attributes:
+        step: the hook's step.
+        invocation: its place in program order.
+        view: the run as it was at the capture.
+        function: the background part; None while its foreground is deferred, and for deferred blocking methods.
+        deferred: the foreground still to run on the training thread, or None.
+        steps: training steps fired at the capture.
+        reserved: staged bytes released at its end.
+        children: invocations that it has fired.
+        may_start: the scoreboard's decision has come.
+    """
+
+    step: Step
+    invocation: Invocation
+    view: RunnerView
+    function: BackgroundPart | None
+    deferred: Deferred | None
+    steps: int
+    reserved: int = 0
+    children: int = 0
+    may_start: bool = False
+
+    @property
+    def key(self) -> Key:
+        """Place in program order."""
+        return self.invocation.key
+
+
+class _Turn:
+    """A blocking method that waits on the training thread; None until decided."""
+
+    __slots__ = ("granted",)
+
+    def __init__(self) -> None:
+        self.granted: bool | None = None
+
+
+class Flight:
+    """The parts in flight, and the waits of the training thread for them.
+
+    Attributes:
+        attention: there are failures to raise or deferred foreground parts to run; read without the lock.
+        steps: training steps fired so far.
+        foreground: calls methods on the training thread.
+    """
+
+    def __init__(self, order: Order, limits: Limits, instrument: Instrument | None) -> None:
+        self.attention = False
+        self.steps = 0
+        self._order = order
+        self._limits = limits
+        self.foreground = Foreground(self.release)
+        self._instrument = instrument
+        self._board = Scoreboard(order)
+        self._changed = threading.Condition(threading.Lock())
+        self._parts: dict[Key, Part] = {}
+        self._turns: dict[Key, _Turn] = {}
+        self._deferred: list[Key] = []
+        self._failures: dict[Key, Failure] = {}
+        self._warnings = Warnings()
+        self._tallies: dict[tuple[int, str], Tally] = {}
+        self._staged = 0
+        self._prefixes: list[Key] = [()]
+        self._next: list[int] = [0]
+        self._portal: Portal | None = None
+        self._drain_ns = 0
+
+    # ---- opening and closing ----
+
+    def open(self, portal: Portal) -> None:
+        """Take off: parts run in this portal from now on."""
+        self._portal = portal
+
+    def land(self) -> None:
+        """Forget the portal, when nothing is in flight any more."""
+        self._portal = None
+        self._warnings.summarize()
+
+    # ---- the training thread launches and asks ----
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is in flight or has failed unraised. Cheap; no lock."""
+        return len(self._board) > 0 or self._board.poisoned
+
+    def launch(
+        self,
+        step: Step,
+        firing: int,
+        function: BackgroundPart,
+        view: RunnerView,
+        *,
+        reserved: int,
+        steps: int,
+    ) -> None:
+        """Start a background part when its turn comes. Called on the training thread; does not wait."""
+        with self._changed:
+            invocation = self._invocation(self._next_key(), step, firing)
+            part = Part(step, invocation, view, function, None, steps, reserved)
+            self._add(part)
+
+    def is_abandoned(self, step: Step, firing: int) -> bool:
+        """Whether an unraised failure forbids the step; counts and names it if so."""
+        if not self._board.poisoned:
+            return False
+        with self._changed:
+            invocation = self._invocation(self._next_key(), step, firing)
+            root = self._board.root_failure(invocation)
+            if root is None:
+                return False
+            self._apply(self._board.invoked(invocation), step)
+            return True
+
+    def wait_turn(self, step: Step, firing: int) -> bool:
+        """Wait until a blocking step may run; False when it is abandoned. A barrier, on the training thread."""
+        turn = _Turn()
+        with self._changed:
+            invocation = self._invocation(self._next_key(), step, firing, immediate=True)
+            self._turns[invocation.key] = turn
+            self._apply(self._board.invoked(invocation), step)
+        try:
+            if turn.granted is None:
+                self.wait(lambda: turn.granted is not None, "barrier", step)
+        finally:
+            with self._changed:
+                self._turns.pop(invocation.key, None)
+                if turn.granted is None and invocation.key in self._board:  # the wait was interrupted
+                    self._apply(self._board.replaced(invocation.key))
+        return bool(turn.granted)
+
+    def make_room(self, step: Step, nbytes: int, *, held: int = 0) -> None:
+        """Wait for room, drop an older part, or raise `InvocationSkipped`, as the hook's ``when_busy`` says.
+
+        On return ``nbytes`` are reserved. Called on the training thread.
+        """
+        while True:
+            with self._changed:
+                decision = self._admission(step, nbytes, held)
+                if decision == "admit":
+                    self._staged += nbytes
+                    return
+                if decision == "skip":
+                    self.tally(step).skipped += 1
+                    raise InvocationSkipped(step.name)
+                if decision == "replace":
+                    self._replace(step)
+                    continue
+            self.wait(lambda: self._admission(step, nbytes, held) != "wait", "backpressure", step)
+
+    def find_room(self, step: Step, *, held: int) -> bool:
+        """Find room for a part that has captured already; False when it is skipped."""
+        try:
+            self.make_room(step, 0, held=held)
+        except InvocationSkipped:
+            return False
+        return True
+
+    def release(self, nbytes: int) -> None:
+        """Give reserved bytes back that no part took over."""
+        with self._changed:
+            self._staged -= nbytes
+            self._changed.notify_all()
+
+    # ---- a background part fires a point ----
+
+    def fire_children(
+        self,
+        parent: Part,
+        steps: Iterable[Step],
+        firing: int,
+        foreground: Deferred,
+        part_of: Callable[[Step, RunnerView], BackgroundPart],
+    ) -> None:
+        """Place the listeners of a point that a background part fires, as its children in program order."""
+        with self._changed:
+            for step in steps:
+                key = (*parent.key, parent.children, 1)
+                parent.children += 1
+                invocation = self._invocation(key, step, firing)
+                deferred = foreground if step.shape in ("blocking", "capture") else None
+                function = None if deferred else part_of(step, parent.view)
+                if function is not None:
+                    decision = self._admission(step, 0, 0)
+                    if decision == "skip":
+                        self.tally(step).skipped += 1
+                        continue
+                    if decision == "replace":
+                        self._replace(step)
+                part = Part(step, invocation, parent.view, function, deferred, self.steps)
+                if deferred is not None:
+                    insort(self._deferred, key)
+                    self.attention = True
+                self._add(part)
+
+    # ---- waiting ----
+
+    def wait(
+        self,
+        done: Callable[[], bool],
+        kind: SpanKind,
+        step: Step | None,
+        deadline: float | None = None,
+    ) -> bool:
+        """Wait on the training thread until ``done``, running deferred foreground parts meanwhile.
+
+        Returns False when ``deadline`` (`time.monotonic`) passed first. Every wait is a span.
+        """
+        started = time.perf_counter_ns()
+        waited_for = self.in_flight_names()
+        try:
+            while True:
+                with self._changed:
+                    if done():
+                        return True
+                    part = self._pop_deferred()
+                    if part is None:
+                        remaining = None if deadline is None else deadline - time.monotonic()
+                        if remaining is not None and remaining <= 0:
+                            return False
+                        self._changed.wait(remaining)
+                        continue
+                self._run_foreground(part)
+        finally:
+            self._waited(kind, step, started, waited_for)
+
+    def wait_deferred(self) -> None:
+        """Run the deferred foreground parts that are due, in program order."""
+        if self._deferred:
+            self.wait(lambda: not self._deferred, "barrier", None)
+
+    def wait_inline(self, step: Step) -> None:
+        """Wait for everything, as an inline run of the step's part would take: sync mode."""
+        self.wait(lambda: not self._board, "barrier", step)
+
+    def wait_idle(self, resources: Iterable[str] | None, deadline: float | None) -> bool:
+        """Wait until nothing is in flight (that touches ``resources``); False if the deadline passed first."""
+        names = None if resources is None else frozenset(resources)
+        return self.wait(lambda: not self._deferred and not self._touching(names), "drain", None, deadline)
+
+    def raise_failures(self) -> None:
+        """Raise what has failed and was not raised yet."""
+        error = self.take_failures()
+        if error is not None:
+            raise error
+
+    def take_failures(self) -> Exception | None:
+        """Return what has failed and was not raised yet, as one exception; the caller raises it."""
+        with self._changed:
+            failures = list(self._failures.values())
+            self._failures.clear()
+            self._board.acknowledged()
+            self.attention = bool(self._deferred)
+        return as_exception(failures)
+
+    def abandon_waiting(self) -> None:
+        """Give up every part that has not started; called before the portal cancels the others."""
+        with self._changed:
+            for key in sorted(self._parts):
+                part = self._parts.get(key)
+                if part is not None and not (part.may_start and part.function):
+                    self._fail(part, None)
+
+    # ---- observation ----
+
+    def tally(self, step: Step) -> Tally:
+        """Return the running counts of a hook at a point."""
+        key = (step.registration.number, step.point)
+        if key not in self._tallies:
+            self._tallies[key] = Tally(step.registration.name, step.point)
+        return self._tallies[key]
+
+    def tallies(self) -> dict[tuple[int, str], Tally]:
+        """Return all running counts, by registration number and point."""
+        return dict(self._tallies)
+
+    @property
+    def drain_s(self) -> float:
+        """Seconds of the training thread spent in drains."""
+        return self._drain_ns / 1e9
+
+    @property
+    def staged_bytes(self) -> int:
+        """Captured bytes that are held now."""
+        return self._staged
+
+    def in_flight_names(self) -> tuple[str, ...]:
+        """Return ``Hook.point`` of what is in flight, in program order."""
+        return tuple(part.step.name for _, part in sorted(self._parts.copy().items()))
+
+    def record(
+        self, kind: SpanKind, step: Step | None, start_ns: int, steps: int, detail: Mapping[str, object]
+    ) -> None:
+        """Tell the instrument of a span that ends now."""
+        if self._instrument is not None:
+            name = step.registration.name if step else "executor"
+            point = step.point if step else ""
+            self._instrument.record(Span(kind, name, point, start_ns, time.perf_counter_ns(), steps, detail))
+
+    # ---- under the lock ----
+
+    def _next_key(self) -> Key:
+        number = self._next[-1]
+        self._next[-1] = number + 1
+        return (*self._prefixes[-1], number)
+
+    @staticmethod
+    def _invocation(key: Key, step: Step, firing: int, *, immediate: bool = False) -> Invocation:
+        registration = step.registration
+        return Invocation(
+            key, registration.number, firing, registration.priority, step.effects, immediate=immediate
+        )
+
+    def _add(self, part: Part) -> None:
+        self._parts[part.key] = part
+        if part.function is not None:
+            self._count_in(part)
+        self._apply(self._board.invoked(part.invocation))
+
+    def _count_in(self, part: Part) -> None:
+        tally = self.tally(part.step)
+        tally.parts += 1
+        tally.in_flight += 1
+
+    def _apply(self, decisions: Iterable[Decision], step: Step | None = None) -> None:
+        for decision in decisions:
+            turn = self._turns.get(decision.key)
+            if isinstance(decision, Start):
+                if turn is not None:
+                    turn.granted = True
+                else:
+                    part = self._parts[decision.key]
+                    part.may_start = True
+                    self._take_off(part)
+            elif isinstance(decision, Abandon):
+                if turn is not None:
+                    turn.granted = False
+                self._abandon(decision, step)
+        self._changed.notify_all()
+
+    def _take_off(self, part: Part) -> None:
+        if part.function is not None:
+            assert self._portal is not None  # noqa: S101 - parts are launched between open and land
+            self._portal.submit(_Job(self, part))
+
+    def _abandon(self, decision: Abandon, step: Step | None) -> None:
+        part = self._parts.pop(decision.key, None)
+        if part is not None:
+            step = part.step
+            self._forget(part)
+        if step is not None:
+            self.tally(step).abandoned += 1
+            failure = self._failures.get(decision.because)
+            if failure is not None:
+                failure.abandoned.append(step.name)
+
+    def _forget(self, part: Part) -> None:
+        if part.function is not None:
+            self.tally(part.step).in_flight -= 1
+        if part.deferred is not None and part.key in self._deferred:
+            self._deferred.remove(part.key)
+        part.function = None
+        self._staged -= part.reserved
+        part.reserved = 0
+
+    def _fail(self, part: Part, cause: BaseException | None) -> None:
+        self._parts.pop(part.key, None)
+        self._forget(part)
+        self.tally(part.step).failed += 1
+        failure = Failure(part.step, part.view, cause)
+        if part.step.registration.on_error == "warn":
+            self._warnings.report(failure)
+            self._apply(self._board.finished(part.key))
+            return
+        self._failures[part.key] = failure
+        self.attention = True
+        self._apply(self._board.failed(part.key))
+
+    def _finish(self, part: Part) -> None:
+        self._parts.pop(part.key, None)
+        self._forget(part)
+        self._apply(self._board.finished(part.key))
+
+    def _admission(self, step: Step, nbytes: int, held: int) -> Admission:
+        registration = step.registration
+        flying = [part for part in self._parts.values() if part.function is not None]
+        room = Room(
+            in_flight=len(flying),
+            max_in_flight=self._limits.max_in_flight,
+            own_in_flight=sum(part.step.registration is registration for part in flying),
+            own_limit=registration.max_in_flight,
+            staged_bytes=self._staged - held,
+            held_bytes=held,
+            budget_bytes=self._limits.staging_budget,
+        )
+        replaceable = self._replaceable(step) is not None
+        return admit(room, nbytes, registration.when_busy, replaceable=replaceable)
+
+    def _replaceable(self, step: Step) -> Part | None:
+        for key in sorted(self._parts):
+            part = self._parts[key]
+            same = part.step.registration is step.registration and part.step.point == step.point
+            if same and part.function is not None and not self._board.has_started(key):
+                return part
+        return None
+
+    def _replace(self, step: Step) -> None:
+        part = self._replaceable(step)
+        if part is not None:
+            self.tally(step).coalesced += 1
+            self._parts.pop(part.key)
+            self._forget(part)
+            self._apply(self._board.replaced(part.key))
+
+    def _touching(self, names: frozenset[str] | None) -> list[Part]:
+        return [
+            part
+            for part in self._parts.values()
+            if names is None or part.step.effects is None or part.step.effects.covers(names)
+        ]
+
+    # ---- deferred foreground parts, on the training thread ----
+
+    def _pop_deferred(self) -> Part | None:
+        if not self._deferred:
+            return None
+        part = self._parts[self._deferred[0]]
+        captures = part.step.shape == "capture" and self._order != "inline"
+        if not (part.may_start or captures):
+            return None
+        self._deferred.pop(0)
+        return part
+
+    def _run_foreground(self, part: Part) -> None:
+        deferred = part.deferred
+        assert deferred is not None  # noqa: S101 - popped from the deferred ones
+        part.deferred = None
+        self._prefixes.append((*part.key[:-1], 0))
+        self._next.append(0)
+        try:
+            if part.step.shape == "blocking":
+                self.foreground.call(part.step, deferred.context, deferred.arguments)
+                function, reserved = None, 0
+            else:
+                function, reserved = self.foreground.capture(part.step, deferred.context, deferred.arguments)
+        except BaseException:
+            with self._changed:
+                self._parts.pop(part.key, None)
+                self.tally(part.step).failed += 1
+                self._apply(self._board.failed(part.key))
+                self._board.acknowledged(part.key)  # raised right here
+            raise
+        finally:
+            self._prefixes.pop()
+            self._next.pop()
+        with self._changed:
+            self.tally(part.step).invocations += 1
+            if part.key not in self._parts:  # abandoned meanwhile
+                self._staged -= reserved
+            elif function is None:
+                self._staged -= reserved
+                self._finish(part)
+            else:
+                part.function, part.reserved = function, reserved
+                self._count_in(part)
+                if part.may_start:
+                    self._take_off(part)
+
+    def _waited(self, kind: SpanKind, step: Step | None, started: int, names: tuple[str, ...]) -> None:
+        elapsed = time.perf_counter_ns() - started
+        with self._changed:
+            if kind == "drain" or step is None:
+                self._drain_ns += elapsed
+            elif kind == "backpressure":
+                self.tally(step).backpressure_ns += elapsed
+            elif self._order == "inline":
+                self.tally(step).inline_ns += elapsed
+            else:
+                self.tally(step).barrier_ns += elapsed
+        if names:
+            self.record(kind, step, started, self.steps, {"waited_for": list(names)})
+
+    # ---- on the portal's thread ----
+
+    def ended(self, part: Part, started: int, cause: BaseException | None, *, completed: bool) -> None:
+        """Report the end of a part. Called on the portal's thread."""
+        lag = self.steps - part.steps
+        self.record("background", part.step, started, part.steps, {"lag_steps": lag, "ok": completed})
+        with self._changed:
+            tally = self.tally(part.step)
+            tally.hidden_ns += time.perf_counter_ns() - started
+            if completed:
+                tally.finished += 1
+                tally.lag_steps = lag
+                tally.max_lag_steps = max(lag, tally.max_lag_steps)
+                self._finish(part)
+            else:
+                self._fail(part, cause)
+
+
+class _Job:
+    """A part as the portal runs it: reports its end, whatever it is, and raises nothing."""
+
+    __slots__ = ("_flight", "_part")
+
+    def __init__(self, flight: Flight, part: Part) -> None:
+        self._flight = flight
+        self._part = part
+
+    async def __call__(self, scope: anyio.CancelScope) -> None:
+        part, function = self._part, self._part.function
+        if function is None:  # abandoned between the decision and its start
+            return
+        current_part.set(part)
+        started = time.perf_counter_ns()
+        completed = False
+        cause: BaseException | None = None
+        try:
+            await function()
+            completed = True
+        except anyio.get_cancelled_exc_class() as error:
+            cause = None if scope.cancel_called else error
+            raise
+        except BaseException as error:  # noqa: BLE001 - told to the training thread, at its next firing
+            cause = error
+        finally:
+            del function
+            self._flight.ended(part, started, cause, completed=completed)

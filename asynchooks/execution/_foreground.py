@@ -1,0 +1,121 @@
+"""Calls of hook methods on the training thread: blocking methods and captures, and what they may return."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asynchooks.errors import ExecutorError, HookDefinitionError
+from asynchooks.execution._backpressure import InvocationSkipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from asynchooks.execution._hook import BackgroundPart
+    from asynchooks.execution._plan import Step
+
+__all__ = ["Capturing", "Foreground", "add_origin", "check_blocking_result"]
+
+
+@dataclass(slots=True)
+class Capturing:
+    """A capture that runs now, and the bytes that it has reserved."""
+
+    step: Step
+    reserved: int = 0
+
+
+class Foreground:
+    """Calls blocking methods and captures; knows which capture runs now. Training thread only."""
+
+    def __init__(self, release: Callable[[int], None]) -> None:
+        self._release = release
+        self._captures: list[Capturing] = []
+
+    @property
+    def capturing(self) -> Capturing:
+        """The capture that runs now."""
+        if not self._captures:
+            raise ExecutorError(
+                "reserve() was called outside of a capture; call it in a @background method, before it copies."
+            )
+        return self._captures[-1]
+
+    def call(self, step: Step, context: object, arguments: Mapping[str, Any]) -> None:
+        """Call a blocking method."""
+        try:
+            result = step.method(context, **arguments)
+            if result is not None:
+                check_blocking_result(step, result)
+        except BaseException as error:
+            add_origin(error, step)
+            raise
+
+    def capture(
+        self, step: Step, context: object, arguments: Mapping[str, Any]
+    ) -> tuple[BackgroundPart | None, int]:
+        """Call a capture; return its background part, or None, and the bytes that it has reserved.
+
+        Bytes reserved by a capture that returns no part, or raises, are released.
+        """
+        capturing = Capturing(step)
+        self._captures.append(capturing)
+        part: BackgroundPart | None = None
+        try:
+            part = _checked_part(step, step.method(context, **arguments))
+        except InvocationSkipped:
+            pass
+        except BaseException as error:
+            add_origin(error, step)
+            raise
+        finally:
+            self._captures.pop()
+            if part is None and capturing.reserved:
+                self._release(capturing.reserved)
+                capturing.reserved = 0
+        return part, capturing.reserved
+
+
+def add_origin(error: BaseException, step: Step) -> None:
+    """Note on an error of the training thread which hook it came from."""
+    error.add_note(f"Raised by {step.name}, {step.registration}.")
+
+
+def check_blocking_result(step: Step, result: object) -> None:
+    """Refuse a coroutine or async function from a method that is not ``@background``: nothing would run."""
+    if inspect.iscoroutine(result):
+        result.close()
+        what = "a coroutine"
+    elif inspect.iscoroutinefunction(result):
+        what = "an async function"
+    else:
+        return
+    raise HookDefinitionError(
+        f"{step.name} returns {what} but is not @background, so nothing would run. "
+        f"Decorate it with @background, or make it async def."
+    )
+
+
+def _checked_part(step: Step, result: object) -> BackgroundPart | None:
+    if result is None:
+        return None
+    if inspect.iscoroutine(result):
+        result.close()
+        raise HookDefinitionError(
+            f"{step.name} is @background and returns a coroutine; return the async function, without calling it."
+        )
+    if not callable(result) or not (
+        inspect.iscoroutinefunction(result) or inspect.iscoroutinefunction(type(result).__call__)
+    ):
+        raise HookDefinitionError(
+            f"{step.name} is @background and returns {result!r}; return None or a zero-argument async function."
+        )
+    try:
+        inspect.signature(result).bind()
+    except TypeError:
+        raise HookDefinitionError(
+            f"{step.name} is @background and returns {result!r}, which takes arguments; the background part "
+            f"takes none."
+        ) from None
+    return result

@@ -1,0 +1,174 @@
+"""The compiled schedule of one hook point. Pure.
+
+Decides, from what the hooks declare, which methods run at a point, in which order, and which of them could ever
+make the training thread wait; what cannot wait is called without asking anybody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asynchooks.execution._effects import Effects, conflict, union
+from asynchooks.execution._hook import Shape, overridden_method, shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from asynchooks.execution._registration import Registration
+    from asynchooks.execution._scoreboard import Ordering
+
+__all__ = ["Plan", "Step", "compile_plan", "effective_effects"]
+
+_COUNTED = ("after_train_iter", "after_train_epoch")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One hook's part in a firing.
+
+    Attributes:
+        registration: the hook.
+        point: the hook point.
+        method: what to call with the context and the firing's arguments.
+        shape: how it runs; a blocking method of a hook in background mode has the shape "worker".
+        effects: the hook's effects and those of the listeners of the points that it fires.
+        may_wait: whether an in-flight background part could ever have to finish before it (blocking only).
+    """
+
+    registration: Registration
+    point: str
+    method: Callable[..., Any]
+    shape: Shape
+    effects: Effects | None
+    may_wait: bool
+
+    @property
+    def name(self) -> str:
+        """``Hook.point``, as errors and spans show it."""
+        return f"{self.registration.name}.{self.point}"
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """The steps of one point, in order of execution.
+
+    Attributes:
+        point: the hook point.
+        steps: all steps.
+        inline: the methods alone, where every step blocks and none may wait: called without further ado.
+        counted: the executor counts this point's firings as progress of the run.
+        firings: how often the point was fired with this plan, where it runs inline.
+    """
+
+    point: str
+    steps: tuple[Step, ...]
+    inline: tuple[Callable[..., Any], ...] | None
+    counted: bool
+    firings: int = field(default=0)
+
+
+def compile_plan(
+    point: str, registrations: Sequence[Registration], custom_points: Sequence[str], ordering: Ordering
+) -> Plan:
+    """Compile the plan of a point from the hooks in order of execution."""
+    listeners = _Listeners(registrations, custom_points, ordering)
+    steps = tuple(listeners.step(registration, point) for registration in listeners.at(point))
+    inline = None
+    if all(step.shape == "blocking" and not step.may_wait for step in steps):
+        inline = tuple(step.method for step in steps)
+    return Plan(point, steps, inline, point in _COUNTED)
+
+
+def effective_effects(
+    registration: Registration, listeners: Mapping[str, Sequence[Registration]], ordering: Ordering
+) -> Effects | None:
+    """What a hook touches together with the listeners of the points that its background parts fire.
+
+    Listeners that declare nothing are unknown by themselves; only under strict ordering do they make the hook
+    that fires them unknown too.
+    """
+    reached: list[Registration] = []
+    todo = [registration]
+    while todo:
+        current = todo.pop()
+        reached.append(current)
+        todo += [r for point in current.fires for r in listeners.get(point, ()) if r not in reached + todo]
+    if registration.effects is None:
+        return None
+    known = [r.effects for r in reached if ordering == "strict" or r.effects is not None]
+    return union(known)
+
+
+class _Listeners:
+    """Who listens where, and what each touches."""
+
+    def __init__(
+        self, registrations: Sequence[Registration], custom_points: Sequence[str], ordering: Ordering
+    ) -> None:
+        self._registrations = registrations
+        self._ordering = ordering
+        self._fired = {point for r in registrations for point in r.fires}
+        self._points = {*custom_points, *self._fired, *(p for r in registrations for p in r.methods)}
+        self._listeners = {point: self.at(point) for point in self._fired}
+
+    def at(self, point: str) -> list[Registration]:
+        return [r for r in self._registrations if overridden_method(r.hook, point) is not None]
+
+    def step(self, registration: Registration, point: str) -> Step:
+        method, shape = _bind(registration, point)
+        effects = effective_effects(registration, self._listeners, self._ordering)
+        return Step(
+            registration=registration,
+            point=point,
+            method=method,
+            shape=shape,
+            effects=effects,
+            may_wait=shape == "blocking" and self._may_wait(registration, point, effects),
+        )
+
+    def _may_wait(self, waiting: Registration, point: str, effects: Effects | None) -> bool:
+        return any(
+            self._may_be_followed(other, waiting, point, effects)
+            for other in self._registrations
+            if self._has_background(other, *self._points, point)
+        )
+
+    def _may_be_followed(
+        self, other: Registration, waiting: Registration, point: str, effects: Effects | None
+    ) -> bool:
+        if other is waiting:
+            return True
+        theirs = effective_effects(other, self._listeners, self._ordering)
+        if effects is not None and theirs is not None:
+            return conflict(theirs, effects)
+        return self._ordering == "strict" or (
+            other.priority < waiting.priority and self._has_background(other, point)
+        )
+
+    def _has_background(self, registration: Registration, *points: str) -> bool:
+        return any(
+            point in self._fired or _bind(registration, point)[1] != "blocking"
+            for point in points
+            if overridden_method(registration.hook, point) is not None
+        )
+
+
+def _bind(registration: Registration, point: str) -> tuple[Callable[..., Any], Shape]:
+    found = overridden_method(registration.hook, point)
+    assert found is not None, f"{registration.name} does not override {point}"  # noqa: S101 - callers asked
+    method, mode = found
+    shape = shape_of(method)
+    if shape == "blocking" and registration.in_background:
+        shape = "worker"
+    if mode is None:
+        return method, shape
+    return (partial(_call_generic, method, mode) if "epoch" in point else partial(method, mode=mode)), shape
+
+
+def _call_generic(
+    method: Callable[..., Any], mode: str, runner: Any, metrics: Mapping[str, float] | None = None
+) -> Any:
+    del metrics  # `_after_epoch(runner, mode)` takes none, as in MMEngine
+    return method(runner, mode=mode)
