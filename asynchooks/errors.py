@@ -88,7 +88,7 @@ class UnknownPointError(HookError, ValueError):
 
 
 class LiveStateError(HookError, RuntimeError):
-    """Background code touched live training state through its view; capture it in a ``@background`` method."""
+    """Background code touched live training state; capture it in a ``@background`` method."""
 
 
 class BackgroundHookError(HookError, RuntimeError):
@@ -176,7 +176,7 @@ class UnsafePathError(CheckpointError, ValueError):
 
 
 class StorageError(CheckpointError, OSError):
-    """The store refused or failed; the message says the URL (without credentials), attempts and what to do."""
+    """The store refused or failed; the message says the URL (no credentials), attempts and what to do."""
 
 
 class StorageDeniedError(StorageError, PermissionError):

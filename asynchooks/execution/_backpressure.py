@@ -16,7 +16,7 @@ __all__ = ["Admission", "InvocationSkipped", "Room", "admit"]
 Admission: TypeAlias = Literal["admit", "wait", "skip", "replace"]
 
 
-class InvocationSkipped(BaseException):  # noqa: N818 - control flow, not an error
+class InvocationSkipped(BaseException):
     """Ends a capture for which there is no room; raised by `HookExecutor.reserve`, caught by the executor.
 
     Not an `Exception`, so that a hook's own handlers let it pass.

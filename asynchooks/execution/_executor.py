@@ -1,7 +1,7 @@
 """The executor: registers hooks, fires hook points, and sees every part of them to its end.
 
-Decides when each piece runs on the training thread; order is the scoreboard's, room the backpressure's, threads
-the portal's. Never touches a tensor or a file: it serves any loop and any context.
+Decides when each piece runs on the training thread; order is the scoreboard's, room the backpressure's,
+threads the portal's. Never touches a tensor or a file: it serves any loop and any context.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from asynchooks.errors import (
 )
 from asynchooks.execution._flight import Deferred, Flight, Limits, current_part
 from asynchooks.execution._foreground import add_origin, check_blocking_result
-from asynchooks.execution._hook import BackgroundPart
 from asynchooks.execution._plan import Plan, Step, compile_plan
 from asynchooks.execution._points import POINTS, check_point_name
 from asynchooks.execution._portal import Portal
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
 
+    from asynchooks.execution._hook import BackgroundPart
     from asynchooks.execution._priority import PriorityLike
     from asynchooks.instrument import Instrument
 
@@ -57,7 +57,7 @@ _open_executors: weakref.WeakSet[HookExecutor] = weakref.WeakSet()
 
 
 class HookExecutor:
-    """Runs hooks: blocking methods and captures on the training thread, background parts behind it.
+    """Runs hooks: blocking methods and captures on the training thread, the rest behind it.
 
     A context manager, on the thread that trains; it may be entered again after it was closed. Leaving it waits
     until everything in flight has finished, and raises what has failed and was not raised before.
@@ -136,7 +136,7 @@ class HookExecutor:
         """
         if any(registration.hook is hook for registration in self._registrations):
             raise HookDefinitionError(
-                f"this {type(hook).__name__} is registered already; register another instance to run it twice."
+                f"this {type(hook).__name__} is registered already; register a second instance to run twice."
             )
         registration = registration_of(
             hook,
@@ -172,7 +172,7 @@ class HookExecutor:
     # ---- firing ----
 
     def fire(self, point: str, context: object, **arguments: Any) -> None:
-        """Run a hook point: its blocking methods and captures now, its background parts when their turn comes.
+        """Run a hook point: blocking methods and captures now, background parts when their turn comes.
 
         Called on the training thread. Waits only where the order demands it, or where there is no room.
 
@@ -187,11 +187,20 @@ class HookExecutor:
         plan = self._plans.get(point) or self._compile(point)
         if self._flight.attention:
             self._attend()
-        if plan.inline is None:
+        methods = plan.inline
+        if methods is None:
             self._run_steps(plan, context, arguments)
-        elif plan.inline:
+        elif methods:
             plan.firings += 1
-            self._run_inline(plan, context, arguments)
+            method = methods[0]
+            try:
+                for method in methods:
+                    result = method(context, **arguments)
+                    if result is not None:
+                        check_blocking_result(plan.step_of(method), result)
+            except BaseException as error:
+                add_origin(error, plan.step_of(method))
+                raise
         if plan.counted:
             self._count_step(point, context)
 
@@ -316,29 +325,17 @@ class HookExecutor:
         raise BaseExceptionGroup("training stopped, and background parts failed", [error, *failures])
 
     def __del__(self) -> None:
-        if getattr(self, "_owner", _NOT_OPEN) != _NOT_OPEN and self._portal is not None:
+        portal: Portal | None = getattr(self, "_portal", None)
+        if portal is not None and portal.is_alive:
             warnings.warn(
                 "a HookExecutor was never closed; use it as a context manager, or call close().",
                 ResourceWarning,
                 stacklevel=2,
                 source=self,
             )
-            self._portal.stop()
+            portal.stop()
 
     # ---- private ----
-
-    def _run_inline(self, plan: Plan, context: object, arguments: Mapping[str, Any]) -> None:
-        assert plan.inline is not None  # noqa: S101 - asked by the caller
-        index = 0
-        try:
-            for method in plan.inline:
-                result = method(context, **arguments)
-                if result is not None:
-                    check_blocking_result(plan.steps[index], result)
-                index += 1  # noqa: SIM113 - enumerate costs more on the hot path
-        except BaseException as error:
-            add_origin(error, plan.steps[index])
-            raise
 
     def _run_steps(self, plan: Plan, context: object, arguments: dict[str, Any]) -> None:
         firing = next(self._firings)
@@ -440,7 +437,9 @@ class HookExecutor:
     def _become_closed_in_fork(self) -> None:
         self._owner = _NOT_OPEN
         self._why_closed = "belongs to the parent of this forked process"
-        self._portal = None
+        if self._portal is not None:
+            self._portal.forget()
+            self._portal = None
 
     def _refuse(self, what: str) -> None:
         if self._owner == _NOT_OPEN:
@@ -504,7 +503,7 @@ def _stack() -> list[weakref.ref[HookExecutor]]:
     return stack
 
 
-def _positive(name: str, value: Any, kind: type) -> Any:
+def _positive(name: str, value: Any, kind: type[int | float]) -> Any:
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float) if kind is float else kind)

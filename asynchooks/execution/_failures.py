@@ -34,7 +34,7 @@ class Failure:
 
 
 class Warnings:
-    """Failures of hooks with ``on_error="warn"``: each kind is logged once, with its traceback, and counted."""
+    """Failures of hooks with ``on_error="warn"``: each kind is logged once, with traceback, and counted."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], int] = {}

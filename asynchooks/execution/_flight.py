@@ -1,7 +1,7 @@
 """Everything in flight: the scoreboard's decisions carried out between two threads, under one lock.
 
-The training thread launches parts, waits for its turn, for room, or for the end; the portal's thread runs parts
-and reports their end. Decides nothing about order (scoreboard) or room (backpressure); knows no hook's shape.
+The training thread launches parts, waits for its turn, for room, or for the end; the portal's thread runs
+parts and reports their end. Decides nothing about order (scoreboard) or room (backpressure); knows no hook's shape.
 """
 
 from __future__ import annotations

@@ -68,6 +68,10 @@ class Plan:
     counted: bool
     firings: int = field(default=0)
 
+    def step_of(self, method: Callable[..., Any]) -> Step:
+        """Return the step of a method of this plan."""
+        return next(step for step in self.steps if step.method is method)
+
 
 def compile_plan(
     point: str, registrations: Sequence[Registration], custom_points: Sequence[str], ordering: Ordering

@@ -42,9 +42,11 @@ class Portal:
     def __init__(self, *, workers: int, on_orphaned: Callable[[], None]) -> None:
         self._workers = workers
         self._on_orphaned = on_orphaned
-        self._queue: deque[Job | None] = deque()
+        self._queue: deque[Job] = deque()
         self._sleeping = False
         self._cancelling = False
+        self._stopping = False
+        self._running = 0
         self._scopes: set[anyio.CancelScope] = set()
         self._receiver, self._sender = socket.socketpair()
         self._receiver.setblocking(False)
@@ -54,6 +56,11 @@ class Portal:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     def submit(self, job: Job) -> None:
         """Hand a job over. Called on any thread; does not block."""
@@ -67,9 +74,12 @@ class Portal:
 
     def stop(self) -> None:
         """End the loop when its jobs have ended, and join the thread."""
-        self._queue.append(None)
+        self._stopping = True
         self._wake(always=True)
         self._thread.join()
+
+    def forget(self) -> None:
+        """Let go of a portal whose thread stayed behind in the parent of this forked process."""
         self._sender.close()
         self._receiver.close()
 
@@ -80,43 +90,45 @@ class Portal:
                 self._sender.send(b"\0")
 
     def _run(self) -> None:
-        anyio.run(self._main)
+        with self._sender, self._receiver:
+            anyio.run(self._main)
 
     async def _main(self) -> None:
         anyio.to_thread.current_default_thread_limiter().total_tokens = self._workers
         async with anyio.create_task_group() as tasks:
-            while True:
+            while not (self._is_idle and (self._stopping or self._is_orphaned)):
                 while self._queue:
-                    job = self._queue.popleft()
-                    if job is None:
-                        return
-                    tasks.start_soon(self._guard, job)
-                self._cancel_scopes()
-                if not await self._wait_woken():
-                    break
-        warnings.warn(
-            "A HookExecutor was never closed; its background parts were finished at the end of the program. "
-            "Use it as a context manager, or call close().",
-            ResourceWarning,
-            stacklevel=1,
-        )
-        self._on_orphaned()
+                    self._running += 1
+                    tasks.start_soon(self._guard, self._queue.popleft())
+                if self._cancelling:
+                    for scope in self._scopes:
+                        scope.cancel()
+                await self._wait_woken()
+        if not self._stopping:
+            warnings.warn(
+                "a HookExecutor was never closed; its background parts were finished at the end of the "
+                "program. Use it as a context manager, or call close().",
+                ResourceWarning,
+                stacklevel=1,
+            )
+            self._on_orphaned()
 
-    async def _wait_woken(self) -> bool:
-        """Sleep until there is something to do; False when the main thread has ended and nothing runs."""
-        while True:
-            self._sleeping = True
-            if self._queue:
-                self._sleeping = False
-                return True
+    @property
+    def _is_idle(self) -> bool:
+        return not self._running and not self._queue
+
+    @property
+    def _is_orphaned(self) -> bool:
+        return not threading.main_thread().is_alive()
+
+    async def _wait_woken(self) -> None:
+        self._sleeping = True
+        if not self._queue:
             with anyio.move_on_after(_ORPHAN_CHECK_S):
                 await anyio.wait_readable(self._receiver)
-                self._sleeping = False
                 with contextlib.suppress(BlockingIOError):
                     self._receiver.recv(4096)
-                return True
-            if not threading.main_thread().is_alive() and not self._scopes:
-                return False
+        self._sleeping = False
 
     async def _guard(self, job: Job) -> None:
         with anyio.CancelScope() as scope:
@@ -129,11 +141,9 @@ class Portal:
             finally:
                 _short_switch_interval.leave()
                 self._scopes.discard(scope)
-
-    def _cancel_scopes(self) -> None:
-        if self._cancelling:
-            for scope in self._scopes:
-                scope.cancel()
+                self._running -= 1
+                if self._stopping:
+                    self._wake(always=True)
 
 
 class _ShortSwitchInterval:

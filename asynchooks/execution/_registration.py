@@ -127,9 +127,9 @@ def _check_methods(hook: object, name: str, custom_points: Collection[str]) -> f
             )
     found: set[str] = set()
     for point in (*POINTS, *custom_points):
-        attribute = getattr(hook, point, None)
-        if attribute is not None and not callable(attribute):
-            raise HookDefinitionError(f"{name}.{point} is {attribute!r}; a hook point needs a method.")
+        found_there = getattr(hook, point, None)
+        if found_there is not None and not callable(found_there):
+            raise HookDefinitionError(f"{name}.{point} is {found_there!r}; a hook point needs a method.")
         overridden = overridden_method(hook, point)
         if overridden is not None:
             found.add(point)

@@ -92,7 +92,7 @@ class LiveValue:
 
 
 def view_of(context: object) -> RunnerView:
-    """Return the frozen view of a context: its own `hook_view`, or its plain attributes of the known names."""
+    """Return the frozen view of a context: its own `hook_view`, or its plain attributes of known names."""
     if isinstance(context, RunnerView):
         return context
     if isinstance(context, SupportsHookView):
