@@ -1,0 +1,392 @@
+"""How a method runs is visible in its shape, and a wrong shape is refused with the fix."""
+
+import functools
+import threading
+
+import anyio
+import pytest
+
+from asynchooks import Effects, Hook, HookExecutor, RunnerView, background
+from asynchooks.errors import (
+    BackgroundHookError,
+    HookDefinitionError,
+    LiveStateError,
+    UnknownNameError,
+    UnknownOptionError,
+    UnknownPointError,
+)
+from asynchooks.execution import get_priority
+
+
+def fire(hook, point="before_train", context=None, **arguments):
+    with HookExecutor([hook]) as executor:
+        executor.fire(point, context, **arguments)
+        executor.drain()
+
+
+class Probe(Hook):
+    def __init__(self):
+        self.seen = {}
+
+    def _saw(self, what, runner):
+        self.seen[what] = (threading.current_thread(), runner)
+
+    def before_run(self, runner):
+        self._saw("blocking", runner)
+
+    @background
+    def before_train(self, runner):
+        self._saw("capture", runner)
+
+        async def part():
+            self._saw("part", None)
+
+        return part
+
+    async def after_train(self, runner):
+        self._saw("async", runner)
+
+
+class Context:
+    epoch = 3
+    iter = 41
+    max_iters = 100
+    model = object()
+
+
+def test_each_shape_runs_on_its_thread():
+    probe, context = Probe(), Context()
+    with HookExecutor([probe]) as executor:
+        for point in ("before_run", "before_train", "after_train"):
+            executor.fire(point, context)
+
+    main = threading.current_thread()
+    assert probe.seen["blocking"] == (main, context)
+    assert probe.seen["capture"] == (main, context)
+    assert probe.seen["part"][0] is not main
+    assert probe.seen["async"][0] is not main
+
+
+def test_an_async_method_gets_a_frozen_view():
+    probe = Probe()
+    fire(probe, "after_train", Context())
+    view = probe.seen["async"][1]
+
+    assert isinstance(view, RunnerView)
+    assert (view.epoch, view.iter, view.max_iters, view.max_epochs) == (3, 41, 100, None)
+    with pytest.raises(LiveStateError, match=r"runner\.model is live.*@background"):
+        _ = view.model
+    with pytest.raises(AttributeError):
+        view.epoch = 4
+
+
+def test_background_arguments_are_copies_and_live_ones_are_refused():
+    seen = {}
+
+    class Batch:
+        pass
+
+    class Reader(Hook):
+        async def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            seen.update(batch_idx=batch_idx, outputs=outputs)
+            try:
+                data_batch.images  # noqa: B018
+            except LiveStateError as error:
+                seen["error"] = str(error)
+
+    outputs = {"loss": 1.5, "names": ["a"]}
+    with HookExecutor([Reader()]) as executor:
+        executor.fire("after_train_iter", None, batch_idx=7, data_batch=Batch(), outputs=outputs)
+        outputs["loss"] = 2.5
+
+    assert seen["batch_idx"] == 7
+    assert seen["outputs"] == {"loss": 1.5, "names": ("a",)}
+    assert "data_batch (Batch) is live training state" in seen["error"]
+
+
+def test_a_foreign_blocking_hook_can_run_in_a_worker_thread():
+    class Uploader:
+        def after_train_epoch(self, runner):
+            self.seen = (threading.current_thread(), type(runner))
+
+    uploader = Uploader()
+    with HookExecutor() as executor:
+        executor.register(uploader, mode="background")
+        executor.fire("after_train_epoch", Context())
+
+    assert uploader.seen[0] is not threading.current_thread()
+    assert uploader.seen[1] is RunnerView
+
+
+def test_a_capture_that_returns_none_starts_nothing():
+    class Never(Hook):
+        @background
+        def before_train(self, runner):
+            return None
+
+    with HookExecutor([Never()]) as executor:
+        executor.fire("before_train", None)
+        assert executor.statistics().hooks[0].parts == 0
+
+
+def test_a_partial_of_an_async_function_is_a_background_part():
+    done = []
+
+    async def work(item):
+        done.append(item)
+
+    class Partial(Hook):
+        @background
+        def before_train(self, runner):
+            return functools.partial(work, 5)
+
+    fire(Partial())
+
+    assert done == [5]
+
+
+class ReturnsCoroutine(Hook):
+    def before_train(self, runner):
+        async def part():
+            pass
+
+        return part()
+
+
+class ReturnsAsyncFunction(Hook):
+    def before_train(self, runner):
+        async def part():
+            pass
+
+        return part
+
+
+class CallsThePart(Hook):
+    @background
+    def before_train(self, runner):
+        async def part():
+            pass
+
+        return part()
+
+
+class ReturnsValue(Hook):
+    @background
+    def before_train(self, runner):
+        return 3
+
+
+class PartWithArguments(Hook):
+    @background
+    def before_train(self, runner):
+        async def part(path):
+            pass
+
+        return part
+
+
+@pytest.mark.parametrize(
+    ("hook", "match"),
+    [
+        (ReturnsCoroutine(), r"ReturnsCoroutine\.before_train returns a coroutine but is not @background"),
+        (ReturnsAsyncFunction(), r"returns an async function but is not @background"),
+        (CallsThePart(), r"returns a coroutine; return the async function, without calling it"),
+        (ReturnsValue(), r"returns 3; return None or a zero-argument async function"),
+        (PartWithArguments(), r"takes arguments"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Hook) else "",
+)
+def test_a_wrong_result_is_refused_at_the_firing(hook, match):
+    with pytest.raises(HookDefinitionError, match=match):
+        fire(hook)
+
+
+class Generator(Hook):
+    def before_train(self, runner):
+        yield
+
+
+class Misspelt(Hook):
+    def after_train_itr(self, runner):
+        pass
+
+
+class WrongArguments(Hook):
+    def after_train_iter(self, runner):
+        pass
+
+
+class NoMethod(Hook):
+    before_train = 3
+
+
+class NoHook:
+    pass
+
+
+def with_attribute(**attributes):
+    return type("Configured", (Hook,), attributes)()
+
+
+@pytest.mark.parametrize(
+    ("hook", "error", "match"),
+    [
+        (Hook, HookDefinitionError, r"Hook is a class; register an instance"),
+        (Generator(), HookDefinitionError, r"before_train is a generator"),
+        (Misspelt(), HookDefinitionError, r"after_train_itr is at no hook point.*'after_train_iter'"),
+        (WrongArguments(), HookDefinitionError, r"cannot be called as this point is fired.*batch_idx"),
+        (NoMethod(), HookDefinitionError, r"before_train is 3"),
+        (NoHook(), HookDefinitionError, r"NoHook has no method named after a hook point"),
+        (with_attribute(effects={"checkpoints"}), HookDefinitionError, r"give Effects\(reads"),
+        (with_attribute(fires="after_save_checkpoint"), HookDefinitionError, r"fires is a string"),
+        (with_attribute(max_in_flight=0), HookDefinitionError, r"max_in_flight is 0"),
+        (with_attribute(on_error="warm"), UnknownOptionError, r"on_error is 'warm'.*Did you mean 'warn'"),
+        (with_attribute(when_busy="drop"), UnknownOptionError, r"when_busy is 'drop'"),
+        (with_attribute(priority="NORMALL"), UnknownNameError, r"'NORMALL'.*Did you mean 'NORMAL'"),
+        (with_attribute(priority=101), ValueError, r"between 0 \(first\) and 100 \(last\)"),
+        (with_attribute(priority=1.5), TypeError, r"an int from 0 to 100 or a name"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Hook) else "",
+)
+def test_a_wrong_hook_is_refused_when_it_is_registered(hook, error, match):
+    with pytest.raises(error, match=match):
+        HookExecutor([hook])
+
+
+def test_a_hook_is_registered_once():
+    hook = Probe()
+    with pytest.raises(HookDefinitionError, match="registered already"):
+        HookExecutor([hook, hook])
+
+
+def test_an_unknown_registration_mode_is_refused():
+    with pytest.raises(UnknownOptionError, match="'backgroud'.*Did you mean 'background'"):
+        HookExecutor().register(Probe(), mode="backgroud")
+
+
+def test_background_and_async_together_are_refused():
+    with pytest.raises(HookDefinitionError, match="both @background and async def"):
+
+        class Both(Hook):
+            @background
+            async def before_train(self, runner):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"mode": "asnyc"}, UnknownOptionError, "Did you mean 'async'"),
+        ({"ordering": "loose"}, UnknownOptionError, "'priority' or 'strict'"),
+        ({"max_in_flight": 0}, ValueError, "positive int"),
+        ({"staging_budget": "4GB"}, ValueError, "positive int"),
+        ({"grace_period": -1}, ValueError, "positive float"),
+        ({"points": "mine"}, TypeError, "collection of names"),
+        ({"points": ["not a name"]}, UnknownPointError, "public identifier"),
+    ],
+)
+def test_wrong_executor_options_are_refused(options, error, match):
+    with pytest.raises(error, match=match):
+        HookExecutor(**options)
+
+
+def test_an_unknown_point_is_refused_and_the_right_one_suggested():
+    with (
+        HookExecutor([Probe()]) as executor,
+        pytest.raises(UnknownPointError, match="Did you mean 'after_train_iter'"),
+    ):
+        executor.fire("after_train_itr", None)
+
+
+def test_custom_points_are_fired_when_a_hook_defines_or_the_executor_declares_them():
+    seen = []
+
+    class Custom(Hook):
+        def on_my_point(self, runner, value):
+            seen.append(value)
+
+    with HookExecutor([Custom()], points=["declared"]) as executor:
+        executor.fire("on_my_point", None, value=4)
+        executor.fire("declared", None)
+
+    assert seen == [4]
+
+
+def test_a_method_set_on_the_instance_runs():
+    seen = []
+    hook = Hook()
+    hook.before_train_epoch = lambda runner: seen.append(runner)
+
+    fire(hook, "before_train_epoch", "context")
+
+    assert seen == ["context"]
+
+
+def test_a_generic_method_serves_every_mode_that_is_not_overridden():
+    seen = []
+
+    class Generic(Hook):
+        def _after_iter(self, runner, batch_idx, data_batch=None, outputs=None, mode="train"):
+            seen.append((mode, batch_idx))
+
+        async def _after_epoch(self, runner, mode="train"):
+            seen.append((mode, "epoch"))
+
+        def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            seen.append("own")
+
+    with HookExecutor([Generic()]) as executor:
+        executor.fire("after_train_iter", None, batch_idx=1, data_batch=None, outputs=None)
+        executor.fire("after_val_iter", None, batch_idx=2)
+        executor.fire("after_test_iter", None, batch_idx=3)
+        executor.fire("after_val_epoch", None, metrics={})
+
+    assert seen == [("train", 1), ("val", 2), "own", ("val", "epoch")]
+
+
+def test_triggered_stages_are_listed_in_the_order_of_a_run():
+    assert Probe().get_triggered_stages() == ["before_run", "before_train", "after_train"]
+
+
+@pytest.mark.parametrize(
+    ("given", "number"), [("NORMAL", 50), ("very_low", 90), (48, 48), (0, 0), (100, 100)]
+)
+def test_priorities_have_mmengines_numbers(given, number):
+    assert get_priority(given) == number
+
+
+def test_effects_cover_what_is_below_them():
+    assert Effects(writes={"logs"}).covers({"logs.tensorboard"})
+    assert not Effects(writes={"logs"}).covers({"logstash"})
+    with pytest.raises(TypeError, match="give a set of names"):
+        Effects(writes="logs")
+    with pytest.raises(ValueError, match="no dotted name"):
+        Effects(reads={"logs/tensorboard"})
+
+
+def test_a_blocking_error_keeps_its_type_and_names_the_hook():
+    class Broken(Hook):
+        def before_train(self, runner):
+            raise KeyError("nothing")
+
+    with pytest.raises(KeyError) as caught:
+        fire(Broken())
+
+    assert caught.value.__notes__ == ["Raised by Broken.before_train, Broken (NORMAL)."]
+
+
+def test_an_awaiting_part_that_raises_is_named_with_its_step():
+    class Failing(Hook):
+        @background
+        def before_train(self, runner):
+            async def part():
+                await anyio.lowlevel.checkpoint()
+                raise OSError("no space")
+
+            return part
+
+    with pytest.raises(BackgroundHookError, match="epoch 3, iteration 41.*OSError: no space") as caught:
+        fire(Failing(), context=Context())
+
+    assert (caught.value.hook, caught.value.point) == ("Failing", "before_train")
+    assert isinstance(caught.value.__cause__, OSError)
