@@ -397,12 +397,15 @@ class HookExecutor:
         deadline = None if error is None else time.monotonic() + self.grace_period
         interrupts = 1 if isinstance(error, KeyboardInterrupt) else 0
         while True:
-            names = self._flight.in_flight_names()
-            if names and error is not None:
-                logger.info(
-                    "finishing in-flight work (at most %g s): %s", self.grace_period, ", ".join(names)
-                )
             try:
+                names = self._flight.in_flight_names()
+                if names and deadline is not None:
+                    logger.warning(
+                        "training stopped (%s); finishing in-flight work, at most %.3g s (Ctrl-C cancels it): %s",
+                        type(error).__name__,
+                        max(0.0, deadline - time.monotonic()),
+                        ", ".join(names),
+                    )
                 if not self._flight.wait_idle(None, deadline):
                     self._cancel()
                     self._flight.wait_idle(None, None)

@@ -87,9 +87,10 @@ class Part:
 class _Turn:
     """A blocking method that waits on the training thread; None until decided."""
 
-    __slots__ = ("granted",)
+    __slots__ = ("granted", "step")
 
-    def __init__(self) -> None:
+    def __init__(self, step: Step) -> None:
+        self.step = step
         self.granted: bool | None = None
 
 
@@ -171,11 +172,11 @@ class Flight:
 
     def wait_turn(self, step: Step, firing: int) -> bool:
         """Wait until a blocking step may run; False when it is abandoned. A barrier, on the training thread."""
-        turn = _Turn()
+        turn = _Turn(step)
         with self._changed:
             invocation = self._invocation(self._next_key(), step, firing, immediate=True)
             self._turns[invocation.key] = turn
-            self._apply(self._board.invoked(invocation), step)
+            self._apply(self._board.invoked(invocation))
         try:
             if turn.granted is None:
                 self.wait(lambda: turn.granted is not None, "barrier", step)
@@ -392,6 +393,7 @@ class Flight:
             elif isinstance(decision, Abandon):
                 if turn is not None:
                     turn.granted = False
+                    step = turn.step
                 self._abandon(decision, step)
         self._changed.notify_all()
 

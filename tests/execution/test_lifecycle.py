@@ -1,0 +1,238 @@
+"""Entering, closing, forking, forgetting to close, and Ctrl-C: nothing is lost and nothing hangs."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import anyio
+import pytest
+
+from asynchooks import Effects, Hook, HookExecutor, current_executor
+from asynchooks.errors import ExecutorClosedError, WrongThreadError
+
+
+class Note(Hook):
+    effects = Effects(writes={"notes"})
+
+    def __init__(self):
+        self.notes = []
+
+    async def before_train(self, runner):
+        await anyio.lowlevel.checkpoint()
+        self.notes.append(threading.current_thread().name)
+
+
+def test_a_closed_executor_refuses_and_can_be_entered_again():
+    hook = Note()
+    executor = HookExecutor([hook])
+    with pytest.raises(ExecutorClosedError, match="was not entered"):
+        executor.fire("before_train", None)
+    for _ in range(2):
+        with executor:
+            executor.fire("before_train", None)
+    with pytest.raises(ExecutorClosedError, match="is closed"):
+        executor.fire("before_train", None)
+
+    assert hook.notes == ["asynchooks-portal"] * 2
+
+
+def test_close_twice_is_harmless_and_entering_twice_is_not():
+    executor = HookExecutor()
+    with executor:
+        with pytest.raises(ExecutorClosedError, match="entered already"):
+            executor.__enter__()
+        executor.close()
+        executor.close()
+
+
+def test_the_thread_ends_with_the_context():
+    before = set(threading.enumerate())
+    with HookExecutor([Note()]) as executor:
+        executor.fire("before_train", None)
+
+    assert set(threading.enumerate()) <= before
+
+
+def test_another_thread_may_not_fire():
+    errors = []
+
+    def fire():
+        try:
+            executor.fire("before_train", None)
+        except WrongThreadError as error:
+            errors.append(str(error))
+
+    with HookExecutor([Note()]) as executor:
+        thread = threading.Thread(target=fire, name="stranger")
+        thread.start()
+        thread.join()
+
+    assert "called on thread 'stranger'" in errors[0]
+
+
+def test_the_current_executor_is_the_innermost_on_this_thread():
+    assert current_executor() is None
+    with HookExecutor() as outer:
+        with HookExecutor() as inner:
+            assert current_executor() is inner
+        assert current_executor() is outer
+    assert current_executor() is None
+
+
+def test_forgetting_to_close_is_said_and_work_is_finished():
+    hook = Note()
+    executor = HookExecutor([hook])
+    executor.__enter__()
+    executor.fire("before_train", None)
+    with pytest.warns(ResourceWarning, match="never closed"):
+        del executor
+        gc.collect()
+
+    assert hook.notes == ["asynchooks-portal"]
+
+
+def test_a_forked_child_gets_a_closed_executor():
+    with HookExecutor([Note()]) as executor:
+        executor.fire("before_train", None)
+        child = os.fork()
+        if child == 0:  # pragma: no cover - the child process
+            try:
+                executor.fire("before_train", None)
+            except ExecutorClosedError as error:
+                executor.close()
+                os._exit(0 if "parent of this forked process" in str(error) else 2)
+            os._exit(3)
+        _, status = os.waitpid(child, 0)
+
+        assert os.waitstatus_to_exitcode(status) == 0
+        executor.fire("before_train", None)
+
+
+def run_script(script, *, interrupt_after=None, interrupts=0):
+    process = subprocess.Popen(
+        [sys.executable, "-W", "always::ResourceWarning", "-c", textwrap.dedent(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(interrupts):
+        while interrupt_after not in (line := process.stdout.readline()):
+            assert line, process.stderr.read()
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+HEADER = """
+    import anyio, sys
+    from asynchooks import Hook, HookExecutor
+
+    def say(word):
+        print(word, flush=True)
+"""
+
+
+def test_a_program_that_forgot_to_close_finishes_the_work_and_says_so():
+    code, out, err = run_script(
+        HEADER
+        + """
+    class Upload(Hook):
+        async def before_train(self, runner):
+            await anyio.sleep(0.2)  # the program's own code has ended by then
+            say("uploaded")
+
+    executor = HookExecutor([Upload()])
+    executor.__enter__()
+    executor.fire("before_train", None)
+    executor.fire("before_train", None)
+    say("end of program")
+    """
+    )
+
+    assert code == 0, err
+    assert out.split("\n")[:3] == ["end of program", "uploaded", "uploaded"]
+    assert "ResourceWarning: a HookExecutor was never closed" in err
+
+
+def test_ctrl_c_finishes_what_is_in_flight():
+    code, out, err = run_script(
+        HEADER
+        + """
+    class Upload(Hook):
+        async def before_train(self, runner):
+            await anyio.sleep(0.3)
+            say("uploaded")
+
+    with HookExecutor([Upload()]) as executor:
+        executor.fire("before_train", None)
+        say("ready")
+        while True:
+            executor.fire("before_train_iter", None)
+    """,
+        interrupt_after="ready",
+        interrupts=1,
+    )
+
+    assert "uploaded" in out
+    assert "KeyboardInterrupt" in err
+    assert code != 0
+
+
+def test_a_second_ctrl_c_cancels_at_once():
+    code, out, err = run_script(
+        HEADER
+        + """
+    import logging
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+
+    class Upload(Hook):
+        async def before_train(self, runner):
+            say("finishing in-flight work")  # the first signal: the part runs
+            try:
+                await anyio.sleep_forever()
+            finally:
+                say("cleaned up")
+
+    with HookExecutor([Upload()], grace_period=1000) as executor:
+        executor.fire("before_train", None)
+        while True:
+            executor.fire("before_train_iter", None)
+    """,
+        interrupt_after="finishing in-flight work",
+        interrupts=2,
+    )
+
+    assert "cleaned up" in out
+    assert "was cancelled before it had finished" in err
+    assert code != 0
+
+
+def test_importing_the_package_loads_no_torch():
+    code, out, err = run_script(
+        """
+    import sys
+    import asynchooks, asynchooks.execution, asynchooks.errors, asynchooks.instrument, asynchooks.registry
+    print("torch" in sys.modules, "fsspec" in sys.modules)
+    """
+    )
+
+    assert (code, out) == (0, "False False\n"), err
+
+
+def test_the_switch_interval_is_restored():
+    before = sys.getswitchinterval()
+    seen = []
+
+    class Look(Hook):
+        async def before_train(self, runner):
+            seen.append(sys.getswitchinterval())
+
+    with HookExecutor([Look()]) as executor:
+        executor.fire("before_train", None)
+
+    assert seen[0] < before
+    assert sys.getswitchinterval() == pytest.approx(before)
