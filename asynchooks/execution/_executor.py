@@ -7,12 +7,9 @@ threads the portal's. Never touches a tensor or a file: it serves any loop and a
 from __future__ import annotations
 
 import itertools
-import logging
-import os
 import threading
 import time
 import warnings
-import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
@@ -26,8 +23,11 @@ from asynchooks.errors import (
     WrongThreadError,
     did_you_mean,
 )
-from asynchooks.execution._flight import Deferred, Flight, Limits, current_part
+from asynchooks.execution._closing import report_orphan, settle
+from asynchooks.execution._flight import Flight, Limits
 from asynchooks.execution._foreground import add_origin, check_blocking_result
+from asynchooks.execution._open import OpenExecutors
+from asynchooks.execution._part import Deferred, current_part
 from asynchooks.execution._plan import Plan, Step, compile_plan
 from asynchooks.execution._points import POINTS, check_point_name
 from asynchooks.execution._portal import Portal
@@ -46,14 +46,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ExecutionMode", "HookExecutor", "current_executor"]
 
-logger = logging.getLogger(__name__)
-
 ExecutionMode: TypeAlias = Literal["async", "sync"]
 
 _NOT_OPEN = -1
 _WORKER_THREADS = 16
-_active = threading.local()
-_open_executors: weakref.WeakSet[HookExecutor] = weakref.WeakSet()
 
 
 class HookExecutor:
@@ -269,7 +265,7 @@ class HookExecutor:
 
     def statistics(self) -> Statistics:
         """Return what happened so far. Called on any thread."""
-        tallies = self._flight.tallies()
+        tallies = self._flight.ledger.tallies()
         rows = []
         for registration in sorted(self._registrations, key=lambda r: r.number):
             points = dict.fromkeys(POINTS) | dict.fromkeys(self._plans) | dict.fromkeys(self._custom_points)
@@ -279,8 +275,8 @@ class HookExecutor:
                     rows.append(tally.frozen(self._inline_firings(registration, point)))
         return Statistics(
             hooks=tuple(rows),
-            steps=self._flight.steps,
-            drain_s=self._flight.drain_s,
+            steps=self._flight.ledger.steps,
+            drain_s=self._flight.ledger.drain_ns / 1e9,
             staged_bytes=self._flight.staged_bytes,
         )
 
@@ -292,12 +288,11 @@ class HookExecutor:
         if self._owner != _NOT_OPEN:
             raise ExecutorClosedError("this HookExecutor is entered already; it is not re-entrant.")
         flight = self._flight
-        self._portal = Portal(workers=_WORKER_THREADS, on_orphaned=lambda: _report_orphan(flight))
+        self._portal = Portal(workers=_WORKER_THREADS, on_orphaned=lambda: report_orphan(flight))
         self._portal.start()
         self._flight.open(self._portal)
         self._owner = threading.get_ident()
-        _stack().append(weakref.ref(self))
-        _open_executors.add(self)
+        open_executors.add(self)
         return self
 
     def __exit__(
@@ -311,7 +306,7 @@ class HookExecutor:
         if self._owner != threading.get_ident():
             self._refuse("close()")
         try:
-            error = self._settle(error)
+            error = settle(self._flight, self._portal, error, self.grace_period)
         finally:
             self._shut()
         failure = self._flight.take_failures()
@@ -343,7 +338,7 @@ class HookExecutor:
             if step.shape == "blocking":
                 if step.may_wait and self._flight.busy and not self._flight.wait_turn(step, firing):
                     continue
-                self._flight.tally(step).invocations += 1
+                self._flight.ledger.tally(step).invocations += 1
                 self._flight.foreground.call(step, context, arguments)
             elif step.shape == "capture":
                 self._capture(step, firing, context, arguments)
@@ -354,7 +349,7 @@ class HookExecutor:
         flight = self._flight
         if flight.is_abandoned(step, firing):
             return
-        tally = flight.tally(step)
+        tally = flight.ledger.tally(step)
         waited = tally.backpressure_ns
         started = time.perf_counter_ns()
         part, reserved = self._flight.foreground.capture(step, context, arguments)
@@ -362,21 +357,21 @@ class HookExecutor:
         tally.capture_ns += time.perf_counter_ns() - started - (tally.backpressure_ns - waited)
         if part is None:
             return
-        flight.record("capture", step, started, flight.steps, {"bytes": reserved})
+        flight.ledger.record("capture", step, started, {"bytes": reserved})
         self._launch(step, firing, part, view_of(context), reserved)
 
     def _start_whole_body(self, step: Step, firing: int, context: object, arguments: dict[str, Any]) -> None:
         if self._flight.is_abandoned(step, firing):
             return
         view = view_of(context)
-        self._flight.tally(step).invocations += 1
+        self._flight.ledger.tally(step).invocations += 1
         self._launch(step, firing, _whole_body(step, view, freeze_arguments(arguments)), view, 0)
 
     def _launch(self, step: Step, firing: int, part: BackgroundPart, view: RunnerView, reserved: int) -> None:
         if not self._flight.find_room(step, held=reserved):
             self._flight.release(reserved)
             return
-        self._flight.launch(step, firing, part, view, reserved=reserved, steps=self._flight.steps)
+        self._flight.launch(step, firing, part, view, reserved)
         if self.mode == "sync":
             self._flight.wait_inline(step)
             self._flight.raise_failures()
@@ -387,57 +382,22 @@ class HookExecutor:
 
     def _count_step(self, point: str, context: object) -> None:
         if point == "after_train_iter":
-            self._flight.steps += 1
+            self._flight.ledger.steps += 1
         fired = getattr(context, "hook_point_fired", None)
         if fired is not None:
             fired(point)
 
-    def _settle(self, error: BaseException | None) -> BaseException | None:
-        """Wait for everything in flight; return the exception with which the context is left, if any."""
-        deadline = None if error is None else time.monotonic() + self.grace_period
-        interrupts = 1 if isinstance(error, KeyboardInterrupt) else 0
-        while True:
-            try:
-                names = self._flight.in_flight_names()
-                if names and deadline is not None:
-                    logger.warning(
-                        "training stopped (%s); finishing in-flight work, at most %.3g s (Ctrl-C cancels it): %s",
-                        type(error).__name__,
-                        max(0.0, deadline - time.monotonic()),
-                        ", ".join(names),
-                    )
-                if not self._flight.wait_idle(None, deadline):
-                    self._cancel()
-                    self._flight.wait_idle(None, None)
-                return error
-            except KeyboardInterrupt as interrupt:
-                error = error or interrupt
-                interrupts += 1
-                if deadline is None:
-                    deadline = time.monotonic() + self.grace_period
-                if interrupts > 1:
-                    deadline = time.monotonic()
-            except Exception as raised:  # noqa: BLE001 - a deferred hook's own error, raised by __exit__
-                error = raised if error is None else BaseExceptionGroup("closing", [error, raised])
-
-    def _cancel(self) -> None:
-        logger.warning("cancelling in-flight work: %s", ", ".join(self._flight.in_flight_names()))
-        self._flight.abandon_waiting()
-        if self._portal is not None:
-            self._portal.cancel()
-
     def _shut(self) -> None:
         self._owner = _NOT_OPEN
         self._why_closed = "is closed"
-        stack = _stack()
-        stack[:] = [reference for reference in stack if reference() not in (self, None)]
-        _open_executors.discard(self)
+        open_executors.discard(self)
         if self._portal is not None:
             self._portal.stop()
             self._portal = None
         self._flight.land()
 
-    def _become_closed_in_fork(self) -> None:
+    def close_in_forked_child(self) -> None:
+        """Become a closed executor. Called in a child process right after a fork."""
         self._owner = _NOT_OPEN
         self._why_closed = "belongs to the parent of this forked process"
         if self._portal is not None:
@@ -465,14 +425,14 @@ class HookExecutor:
                     f"defines it, and it is not among HookExecutor(points=...).{did_you_mean(point, POINTS)}"
                 )
             for step in plan.steps:
-                self._flight.tally(step)
+                self._flight.ledger.tally(step)
             self._plans[point] = plan
             return plan
 
     def _forget_plans(self) -> None:
         for plan in self._plans.values():
             for step in plan.steps if plan.inline is not None else ():
-                self._flight.tally(step).invocations += plan.firings
+                self._flight.ledger.tally(step).invocations += plan.firings
         self._plans.clear()
 
     def _inline_firings(self, registration: Registration, point: str) -> int:
@@ -480,12 +440,6 @@ class HookExecutor:
         if plan is None or plan.inline is None:
             return 0
         return plan.firings if any(step.registration is registration for step in plan.steps) else 0
-
-
-def current_executor() -> HookExecutor | None:
-    """Return the executor entered last on this thread, or None. Hooks and contexts use it inside a firing."""
-    stack = _stack()
-    return stack[-1]() if stack else None
 
 
 def _whole_body(step: Step, view: RunnerView, arguments: Mapping[str, object]) -> BackgroundPart:
@@ -499,13 +453,6 @@ def _whole_body(step: Step, view: RunnerView, arguments: Mapping[str, object]) -
     return run_in_worker
 
 
-def _stack() -> list[weakref.ref[HookExecutor]]:
-    if not hasattr(_active, "stack"):
-        _active.stack = []
-    stack: list[weakref.ref[HookExecutor]] = _active.stack
-    return stack
-
-
 def _positive(name: str, value: Any, kind: type[int | float]) -> Any:
     if (
         isinstance(value, bool)
@@ -516,20 +463,9 @@ def _positive(name: str, value: Any, kind: type[int | float]) -> Any:
     return value
 
 
-def _report_orphan(flight: Flight) -> None:
-    names = flight.in_flight_names()
-    if names:
-        logger.error("the program ended before these could run: %s", ", ".join(names))
-    failure = flight.take_failures()
-    if failure is not None:
-        logger.error("background parts failed and nobody was left to be told", exc_info=failure)
+open_executors: OpenExecutors[HookExecutor] = OpenExecutors()
 
 
-def _close_in_child() -> None:
-    for executor in list(_open_executors):
-        executor._become_closed_in_fork()  # noqa: SLF001 - this module's own class
-    _open_executors.clear()
-    _stack().clear()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
+def current_executor() -> HookExecutor | None:
+    """Return the executor entered last on this thread, or None. Hooks and contexts use it inside a firing."""
+    return open_executors.innermost()

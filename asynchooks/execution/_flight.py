@@ -9,21 +9,19 @@ from __future__ import annotations
 import threading
 import time
 from bisect import insort
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import anyio
+from typing import TYPE_CHECKING
 
 from asynchooks.execution._backpressure import Admission, InvocationSkipped, Room, admit
 from asynchooks.execution._failures import Failure, Warnings, as_exception
 from asynchooks.execution._foreground import Foreground
+from asynchooks.execution._ledger import Ledger
+from asynchooks.execution._part import Deferred, Job, Part, Turn
+from asynchooks.execution._program_order import ProgramOrder
 from asynchooks.execution._scoreboard import Abandon, Decision, Invocation, Key, Order, Scoreboard, Start
-from asynchooks.execution._statistics import Tally
-from asynchooks.instrument import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from asynchooks.execution._hook import BackgroundPart
     from asynchooks.execution._plan import Step
@@ -31,9 +29,7 @@ if TYPE_CHECKING:
     from asynchooks.execution._view import RunnerView
     from asynchooks.instrument import Instrument, SpanKind
 
-__all__ = ["Deferred", "Flight", "Limits", "Part", "current_part"]
-
-current_part: ContextVar[Part | None] = ContextVar("asynchooks_current_part", default=None)
+__all__ = ["Flight", "Limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,85 +40,31 @@ class Limits:
     staging_budget: int
 
 
-@dataclass(frozen=True, slots=True)
-class Deferred:
-    """What a listener of a point fired from the background still has to do on the training thread."""
-
-    context: object
-    arguments: Mapping[str, Any]
-
-
-@dataclass(slots=True, eq=False)
-class Part:
-    """One invocation in flight.
-
-    Attributes:
-        step: the hook's step.
-        invocation: its place in program order.
-        view: the run as it was at the capture.
-        function: the background part; None while its foreground is deferred, and for deferred blocking methods.
-        deferred: the foreground still to run on the training thread, or None.
-        steps: training steps fired at the capture.
-        reserved: staged bytes released at its end.
-        children: invocations that it has fired.
-        may_start: the scoreboard's decision has come.
-    """
-
-    step: Step
-    invocation: Invocation
-    view: RunnerView
-    function: BackgroundPart | None
-    deferred: Deferred | None
-    steps: int
-    reserved: int = 0
-    children: int = 0
-    may_start: bool = False
-
-    @property
-    def key(self) -> Key:
-        """Place in program order."""
-        return self.invocation.key
-
-
-class _Turn:
-    """A blocking method that waits on the training thread; None until decided."""
-
-    __slots__ = ("granted", "step")
-
-    def __init__(self, step: Step) -> None:
-        self.step = step
-        self.granted: bool | None = None
-
-
 class Flight:
     """The parts in flight, and the waits of the training thread for them.
 
     Attributes:
         attention: there are failures to raise or deferred foreground parts to run; read without the lock.
-        steps: training steps fired so far.
+        ledger: what happened so far.
         foreground: calls methods on the training thread.
     """
 
     def __init__(self, order: Order, limits: Limits, instrument: Instrument | None) -> None:
         self.attention = False
-        self.steps = 0
+        self.ledger = Ledger(instrument, inline=order == "inline")
         self._order = order
         self._limits = limits
         self.foreground = Foreground(self.release)
-        self._instrument = instrument
         self._board = Scoreboard(order)
         self._changed = threading.Condition(threading.Lock())
         self._parts: dict[Key, Part] = {}
-        self._turns: dict[Key, _Turn] = {}
+        self._turns: dict[Key, Turn] = {}
         self._deferred: list[Key] = []
         self._failures: dict[Key, Failure] = {}
         self._warnings = Warnings()
-        self._tallies: dict[tuple[int, str], Tally] = {}
         self._staged = 0
-        self._prefixes: list[Key] = [()]
-        self._next: list[int] = [0]
+        self._program_order = ProgramOrder()
         self._portal: Portal | None = None
-        self._drain_ns = 0
 
     # ---- opening and closing ----
 
@@ -148,14 +90,12 @@ class Flight:
         firing: int,
         function: BackgroundPart,
         view: RunnerView,
-        *,
         reserved: int,
-        steps: int,
     ) -> None:
         """Start a background part when its turn comes. Called on the training thread; does not wait."""
         with self._changed:
-            invocation = self._invocation(self._next_key(), step, firing)
-            part = Part(step, invocation, view, function, None, steps, reserved)
+            invocation = self._invocation(self._program_order.next(), step, firing)
+            part = Part(step, invocation, view, function, None, self.ledger.steps, reserved)
             self._add(part)
 
     def is_abandoned(self, step: Step, firing: int) -> bool:
@@ -163,7 +103,7 @@ class Flight:
         if not self._board.poisoned:
             return False
         with self._changed:
-            invocation = self._invocation(self._next_key(), step, firing)
+            invocation = self._invocation(self._program_order.next(), step, firing)
             root = self._board.root_failure(invocation)
             if root is None:
                 return False
@@ -172,9 +112,9 @@ class Flight:
 
     def wait_turn(self, step: Step, firing: int) -> bool:
         """Wait until a blocking step may run; False when it is abandoned. A barrier, on the training thread."""
-        turn = _Turn(step)
+        turn = Turn(step)
         with self._changed:
-            invocation = self._invocation(self._next_key(), step, firing, immediate=True)
+            invocation = self._invocation(self._program_order.next(), step, firing, immediate=True)
             self._turns[invocation.key] = turn
             self._apply(self._board.invoked(invocation))
         try:
@@ -199,7 +139,7 @@ class Flight:
                     self._staged += nbytes
                     return
                 if decision == "skip":
-                    self.tally(step).skipped += 1
+                    self.ledger.tally(step).skipped += 1
                     raise InvocationSkipped(step.name)
                 if decision == "replace":
                     self._replace(step)
@@ -233,7 +173,7 @@ class Flight:
         """Place the listeners of a point that a background part fires, as its children in program order."""
         with self._changed:
             for step in steps:
-                key = (*parent.key, parent.children, 1)
+                key = ProgramOrder.child(parent.key, parent.children)
                 parent.children += 1
                 invocation = self._invocation(key, step, firing)
                 deferred = foreground if step.shape in ("blocking", "capture") else None
@@ -241,11 +181,11 @@ class Flight:
                 if function is not None:
                     decision = self._admission(step, 0, 0)
                     if decision == "skip":
-                        self.tally(step).skipped += 1
+                        self.ledger.tally(step).skipped += 1
                         continue
                     if decision == "replace":
                         self._replace(step)
-                part = Part(step, invocation, parent.view, function, deferred, self.steps)
+                part = Part(step, invocation, parent.view, function, deferred, self.ledger.steps)
                 if deferred is not None:
                     insort(self._deferred, key)
                     self.attention = True
@@ -280,7 +220,10 @@ class Flight:
                         continue
                 self._run_foreground(part)
         finally:
-            self._waited(kind, step, started, waited_for)
+            with self._changed:
+                self.ledger.waited(kind, step, time.perf_counter_ns() - started)
+            if waited_for:
+                self.ledger.record(kind, step, started, {"waited_for": list(waited_for)})
 
     def wait_deferred(self) -> None:
         """Run the deferred foreground parts that are due, in program order."""
@@ -321,22 +264,6 @@ class Flight:
 
     # ---- observation ----
 
-    def tally(self, step: Step) -> Tally:
-        """Return the running counts of a hook at a point."""
-        key = (step.registration.number, step.point)
-        if key not in self._tallies:
-            self._tallies[key] = Tally(step.registration.name, step.point)
-        return self._tallies[key]
-
-    def tallies(self) -> dict[tuple[int, str], Tally]:
-        """Return all running counts, by registration number and point."""
-        return dict(self._tallies)
-
-    @property
-    def drain_s(self) -> float:
-        """Seconds of the training thread spent in drains."""
-        return self._drain_ns / 1e9
-
     @property
     def staged_bytes(self) -> int:
         """Captured bytes that are held now."""
@@ -346,21 +273,7 @@ class Flight:
         """Return ``Hook.point`` of what is in flight, in program order."""
         return tuple(part.step.name for _, part in sorted(self._parts.copy().items()))
 
-    def record(
-        self, kind: SpanKind, step: Step | None, start_ns: int, steps: int, detail: Mapping[str, object]
-    ) -> None:
-        """Tell the instrument of a span that ends now."""
-        if self._instrument is not None:
-            name = step.registration.name if step else "executor"
-            point = step.point if step else ""
-            self._instrument.record(Span(kind, name, point, start_ns, time.perf_counter_ns(), steps, detail))
-
     # ---- under the lock ----
-
-    def _next_key(self) -> Key:
-        number = self._next[-1]
-        self._next[-1] = number + 1
-        return (*self._prefixes[-1], number)
 
     @staticmethod
     def _invocation(key: Key, step: Step, firing: int, *, immediate: bool = False) -> Invocation:
@@ -376,7 +289,7 @@ class Flight:
         self._apply(self._board.invoked(part.invocation))
 
     def _count_in(self, part: Part) -> None:
-        tally = self.tally(part.step)
+        tally = self.ledger.tally(part.step)
         tally.parts += 1
         tally.in_flight += 1
 
@@ -400,7 +313,7 @@ class Flight:
     def _take_off(self, part: Part) -> None:
         if part.function is not None:
             assert self._portal is not None  # noqa: S101 - parts are launched between open and land
-            self._portal.submit(_Job(self, part))
+            self._portal.submit(Job(self, part))
 
     def _abandon(self, decision: Abandon, step: Step | None) -> None:
         part = self._parts.pop(decision.key, None)
@@ -408,14 +321,14 @@ class Flight:
             step = part.step
             self._forget(part)
         if step is not None:
-            self.tally(step).abandoned += 1
+            self.ledger.tally(step).abandoned += 1
             failure = self._failures.get(decision.because)
             if failure is not None:
                 failure.abandoned.append(step.name)
 
     def _forget(self, part: Part) -> None:
         if part.function is not None:
-            self.tally(part.step).in_flight -= 1
+            self.ledger.tally(part.step).in_flight -= 1
         if part.deferred is not None and part.key in self._deferred:
             self._deferred.remove(part.key)
         part.function = None
@@ -425,7 +338,7 @@ class Flight:
     def _fail(self, part: Part, cause: BaseException | None) -> None:
         self._parts.pop(part.key, None)
         self._forget(part)
-        self.tally(part.step).failed += 1
+        self.ledger.tally(part.step).failed += 1
         failure = Failure(part.step, part.view, cause)
         if part.step.registration.on_error == "warn":
             self._warnings.report(failure)
@@ -466,7 +379,7 @@ class Flight:
     def _replace(self, step: Step) -> None:
         part = self._replaceable(step)
         if part is not None:
-            self.tally(step).coalesced += 1
+            self.ledger.tally(step).coalesced += 1
             self._parts.pop(part.key)
             self._forget(part)
             self._apply(self._board.replaced(part.key))
@@ -494,26 +407,25 @@ class Flight:
         deferred = part.deferred
         assert deferred is not None  # noqa: S101 - popped from the deferred ones
         part.deferred = None
-        self._prefixes.append((*part.key[:-1], 0))
-        self._next.append(0)
+        function: BackgroundPart | None = None
+        reserved = 0
         try:
-            if part.step.shape == "blocking":
-                self.foreground.call(part.step, deferred.context, deferred.arguments)
-                function, reserved = None, 0
-            else:
-                function, reserved = self.foreground.capture(part.step, deferred.context, deferred.arguments)
+            with self._program_order.before(part.key):
+                if part.step.shape == "blocking":
+                    self.foreground.call(part.step, deferred.context, deferred.arguments)
+                else:
+                    function, reserved = self.foreground.capture(
+                        part.step, deferred.context, deferred.arguments
+                    )
         except BaseException:
             with self._changed:
                 self._parts.pop(part.key, None)
-                self.tally(part.step).failed += 1
+                self.ledger.tally(part.step).failed += 1
                 self._apply(self._board.failed(part.key))
                 self._board.acknowledged(part.key)  # raised right here
             raise
-        finally:
-            self._prefixes.pop()
-            self._next.pop()
         with self._changed:
-            self.tally(part.step).invocations += 1
+            self.ledger.tally(part.step).invocations += 1
             if part.key not in self._parts:  # abandoned meanwhile
                 self._staged -= reserved
             elif function is None:
@@ -525,63 +437,15 @@ class Flight:
                 if part.may_start:
                     self._take_off(part)
 
-    def _waited(self, kind: SpanKind, step: Step | None, started: int, names: tuple[str, ...]) -> None:
-        elapsed = time.perf_counter_ns() - started
-        with self._changed:
-            if kind == "drain" or step is None:
-                self._drain_ns += elapsed
-            elif kind == "backpressure":
-                self.tally(step).backpressure_ns += elapsed
-            elif self._order == "inline":
-                self.tally(step).inline_ns += elapsed
-            else:
-                self.tally(step).barrier_ns += elapsed
-        if names:
-            self.record(kind, step, started, self.steps, {"waited_for": list(names)})
-
     # ---- on the portal's thread ----
 
     def ended(self, part: Part, started: int, cause: BaseException | None, *, completed: bool) -> None:
         """Report the end of a part. Called on the portal's thread."""
-        lag = self.steps - part.steps
-        self.record("background", part.step, started, part.steps, {"lag_steps": lag, "ok": completed})
+        lag = self.ledger.steps - part.steps
+        self.ledger.record("background", part.step, started, {"lag_steps": lag, "ok": completed})
         with self._changed:
-            tally = self.tally(part.step)
-            tally.hidden_ns += time.perf_counter_ns() - started
+            self.ledger.tally(part.step).ended(time.perf_counter_ns() - started, lag, completed=completed)
             if completed:
-                tally.finished += 1
-                tally.lag_steps = lag
-                tally.max_lag_steps = max(lag, tally.max_lag_steps)
                 self._finish(part)
             else:
                 self._fail(part, cause)
-
-
-class _Job:
-    """A part as the portal runs it: reports its end, whatever it is, and raises nothing."""
-
-    __slots__ = ("_flight", "_part")
-
-    def __init__(self, flight: Flight, part: Part) -> None:
-        self._flight = flight
-        self._part = part
-
-    async def __call__(self, scope: anyio.CancelScope) -> None:
-        part, function = self._part, self._part.function
-        if function is None:  # abandoned between the decision and its start
-            return
-        current_part.set(part)
-        started = time.perf_counter_ns()
-        completed = False
-        cause: BaseException | None = None
-        try:
-            await function()
-            completed = True
-        except anyio.get_cancelled_exc_class() as error:
-            cause = None if scope.cancel_called else error
-            raise
-        except BaseException as error:  # noqa: BLE001 - told to the training thread, at its next firing
-            cause = error
-        finally:
-            del function
-            self._flight.ended(part, started, cause, completed=completed)

@@ -102,6 +102,14 @@ class Tally:
     skipped: int = 0
     coalesced: int = 0
 
+    def ended(self, elapsed_ns: int, lag_steps: int, *, completed: bool) -> None:
+        """Book the end of a background part."""
+        self.hidden_ns += elapsed_ns
+        if completed:
+            self.finished += 1
+            self.lag_steps = lag_steps
+            self.max_lag_steps = max(lag_steps, self.max_lag_steps)
+
     def frozen(self, firings: int = 0) -> HookStatistics:
         """Return the value now, with the calls that were counted by the plan alone."""
         return HookStatistics(

@@ -85,7 +85,9 @@ def test_a_conflict_waits_across_any_distance_in_time():
         def before_val(self, runner):
             log.append("reads")
 
-    with HookExecutor([Holding("save", log, effects=Effects(writes={"checkpoints"}), gate=gate), Reader()]) as ex:
+    with HookExecutor(
+        [Holding("save", log, effects=Effects(writes={"checkpoints"}), gate=gate), Reader()]
+    ) as ex:
         ex.fire("after_train_epoch", None)
         for _ in range(5):
             ex.fire("before_train_iter", None)
@@ -314,7 +316,9 @@ def test_an_undeclared_background_firing_is_refused():
     executor = saver.executor = HookExecutor([saver])
     executor.__enter__()
     executor.fire("after_train_epoch", None)
-    with pytest.raises(Exception, match=r"HookDefinitionError.*set `fires = \('after_save_checkpoint',\)`") as e:
+    with pytest.raises(
+        Exception, match=r"HookDefinitionError.*set `fires = \('after_save_checkpoint',\)`"
+    ) as e:
         executor.close()
 
     assert isinstance(e.value.__cause__, HookDefinitionError)
