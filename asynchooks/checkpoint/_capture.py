@@ -1,8 +1,8 @@
 """A consistent copy of a nested state, taken at one instant on the training thread.
 
-Decides what is copied and how: every storage once, views and tied tensors rebuilt over the copy, containers rebuilt, and
-whatever only pickle understands through pickle. Knows no store and no hook. Plain clones for now: correct on every state; the
-copy into warm staging buffers has the same contract.
+Decides what is copied and how: every storage once, views and tied tensors rebuilt over the copy, containers
+rebuilt, and whatever only pickle understands through pickle. Knows no store and no hook. Plain clones for
+now: correct on every state; the copy into warm staging buffers has the same contract.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _ATOMS: frozenset[type] = frozenset(
     {int, float, bool, str, complex, type(None), torch.Size, torch.dtype, torch.device, torch.layout}
 )
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
-_WEIGHTS_ONLY_CONTAINERS: frozenset[type] = frozenset({dict, OrderedDict, Counter, list, tuple, set, bytearray})
+_WEIGHTS_ONLY_CONTAINERS: frozenset[type] = frozenset(
+    {dict, OrderedDict, Counter, list, tuple, set, bytearray}
+)
 
 _Path: TypeAlias = "tuple[_Path, str] | None"  # innermost last, rendered only for an error
 
@@ -51,8 +53,9 @@ class Snapshot:
 def capture(state: Any) -> Snapshot:
     """Copy a nested state. Called on the training thread; blocks for the copy, which it needs memory for.
 
-    Tensors that share storage share it in the copy, so views and tied weights come back tied. Tensors on a device are copied
-    to the CPU. Objects that are neither tensors nor plain containers are copied by pickling them.
+    Tensors that share storage share it in the copy, so views and tied weights come back tied. Tensors on a
+    device are copied to the CPU. Objects that are neither tensors nor plain containers are copied by pickling
+    them.
 
     Raises:
         CaptureError: names the place in the state that cannot be captured, and why.
@@ -61,7 +64,9 @@ def capture(state: Any) -> Snapshot:
     try:
         copied = copying.copy(state, None)
     except RecursionError as error:
-        raise CaptureError("the state is nested too deeply to be captured (Python's recursion limit).") from error
+        raise CaptureError(
+            "the state is nested too deeply to be captured (Python's recursion limit)."
+        ) from error
     return Snapshot(copied, copying.nbytes, tuple(copying.unsafe))
 
 
@@ -92,7 +97,8 @@ def state_nbytes(state: Any) -> int:
 
 
 class _Copying:
-    """One walk over a state: what was met is copied once and kept alive, so that no address is met twice by chance."""
+    """One walk over a state: what was met is copied once and kept alive, so that no address is met twice by
+    chance."""
 
     def __init__(self) -> None:
         self.nbytes = 0
@@ -209,7 +215,10 @@ class _Copying:
         copied, known_dtype = self._storages.get(key, (None, dtype))
         if copied is not None:
             if known_dtype != dtype:
-                _refuse(path, f"memory that the state also holds as {known_dtype}; torch.save takes one dtype: clone it")
+                _refuse(
+                    path,
+                    f"memory that the state also holds as {known_dtype}; torch.save takes one dtype: clone it",
+                )
             return copied
         copied = torch.UntypedStorage(storage.nbytes())
         copied.copy_(storage)
@@ -245,7 +254,9 @@ class _Copying:
             return Giving(buffer).load()
         except (CaptureError, RecursionError):
             raise
-        except Exception as error:  # pickling runs the object's own code, which raises what it likes; the caller is told
+        except (
+            Exception
+        ) as error:  # pickling runs the object's own code, which raises what it likes; the caller is told
             _refuse(path, f"a {type(value).__qualname__} that pickle cannot take ({error})", error)
 
     def _note_unsafe(self, kind: type, path: _Path) -> None:

@@ -1,7 +1,8 @@
 """The bytes of one file, as the buffers that already hold them, and their checksums.
 
-Decides how buffers become chunks and how chunks are summed. Knows neither torch nor a store. Nothing here copies
-what is larger than a chunk, and every call on large buffers releases the GIL: numpy copies and xxh3 in 16 MiB pieces.
+Decides how buffers become chunks and how chunks are summed. Knows neither torch nor a store. Nothing here
+copies what is larger than a chunk, and every call on large buffers releases the GIL: numpy copies and xxh3 in
+16 MiB pieces.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Content:
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
         """Yield the content in pieces of `chunk_bytes`, the last one shorter.
 
-        A piece that lies inside one buffer is a view of it; one that spans several is gathered into a new buffer.
+        A piece that lies inside one buffer is a view of it; one that spans several is gathered into a new
+        buffer.
         """
         gathered = np.empty(0, np.uint8)
         filled = 0
@@ -54,7 +56,8 @@ class Content:
                     gathered = np.empty(chunk_bytes, np.uint8)
                 length = min(chunk_bytes - filled, buffer.nbytes - start)
                 np.copyto(
-                    gathered[filled : filled + length], np.frombuffer(buffer[start : start + length], np.uint8)
+                    gathered[filled : filled + length],
+                    np.frombuffer(buffer[start : start + length], np.uint8),
                 )
                 filled += length
                 start += length
@@ -68,8 +71,8 @@ class Content:
 def chunk_plan(nbytes: int, start: int, end: int) -> Iterator[int]:
     """Yield the lengths of the checksummed chunks: the head, the region `start` to `end` in chunks, the tail.
 
-    The region holds the tensors. Its chunks do not depend on the length of the head, so that equal tensors have
-    equal checksums in two files whose heads differ.
+    The region holds the tensors. Its chunks do not depend on the length of the head, so that equal tensors
+    have equal checksums in two files whose heads differ.
     """
     if start:
         yield start
@@ -86,7 +89,8 @@ def checksum(content: Content, plan: Iterable[int]) -> tuple[Chunk, ...]:
 
 
 def digest(buffers: Iterable[bytes | memoryview]) -> str:
-    """The xxh3 of the buffers, 128 bits as hexadecimal digits; large buffers in pieces that release the GIL."""
+    """The xxh3 of the buffers, 128 bits as hexadecimal digits; large buffers in pieces that release the
+    GIL."""
     hasher = xxhash.xxh3_128()
     for buffer in buffers:
         for start in range(0, len(buffer), CHUNK_BYTES):

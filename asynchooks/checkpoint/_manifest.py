@@ -1,7 +1,8 @@
 """What is inside a checkpoint: the small JSON file beside it, its names and its meaning.
 
-Decides the format of the manifest, the names that belong to a checkpoint and which names are safe. Pure: it reads no
-file and no clock. Anything that a later version adds is ignored, anything that it changes raises the version.
+Decides the format of the manifest, the names that belong to a checkpoint and which names are safe. Pure: it
+reads no file and no clock. Anything that a later version adds is ignored, anything that it changes raises the
+version.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ class Manifest:
         )
 
     def to_json(self) -> bytes:
-        """The manifest file's bytes; standard JSON, so that a metric that is not finite is written as a string."""
+        """The manifest file's bytes; standard JSON, so that a metric that is not finite is written as a
+        string."""
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -169,7 +171,9 @@ class Manifest:
         try:
             document = json.loads(text)
         except ValueError as error:
-            raise CorruptCheckpointError(f"{where}: the manifest is no JSON ({error}); it is damaged.") from error
+            raise CorruptCheckpointError(
+                f"{where}: the manifest is no JSON ({error}); it is damaged."
+            ) from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ForeignCheckpointError(f"{where}: not a manifest of this kind: expected format {FORMAT!r}.")
         if not isinstance(document.get("version"), int) or document["version"] > VERSION:
@@ -210,17 +214,23 @@ class Manifest:
 def check_name(name: str) -> str:
     """Return the name if it is one safe path component that no other file of the folder uses.
 
-    Raises:
-        UnsafePathError: it would leave the folder, hide, or collide with a manifest, pointer or temporary file.
+    Raises: UnsafePathError: it would leave the folder, hide, or collide with a manifest, pointer or temporary
+        file.
     """
     if not isinstance(name, str):
         raise TypeError(f"a checkpoint's name is a string such as 'epoch_5.pth', not {name!r}")
     if not name or name in (".", "..") or any(sign in name for sign in "/\\\0\n\r"):
-        raise UnsafePathError(f"{name!r} is no name inside the checkpoint folder; use one such as 'epoch_5.pth'.")
+        raise UnsafePathError(
+            f"{name!r} is no name inside the checkpoint folder; use one such as 'epoch_5.pth'."
+        )
     if name.startswith(".") or name.endswith((MANIFEST_SUFFIX, NEXT_SUFFIX)) or name in POINTERS.values():
-        raise UnsafePathError(f"{name!r} is reserved for a manifest, pointer or temporary file; use another name.")
+        raise UnsafePathError(
+            f"{name!r} is reserved for a manifest, pointer or temporary file; use another name."
+        )
     if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
-        raise UnsafePathError(f"{name!r} is longer than {MAX_NAME_BYTES} bytes; its manifest would not fit a file name.")
+        raise UnsafePathError(
+            f"{name!r} is longer than {MAX_NAME_BYTES} bytes; its manifest would not fit a file name."
+        )
     return name
 
 

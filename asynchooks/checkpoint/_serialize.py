@@ -1,7 +1,8 @@
 """From a captured state to the bytes of a ``torch.save`` file, without copying a tensor.
 
-torch decides the records (`torch.serialization._save`: the pickle and one record per storage), `_zip` where they lie. The
-result is a list of views of the captured storages: nothing is written here, and nothing as large as a tensor is copied.
+torch decides the records (`torch.serialization._save`: the pickle and one record per storage), `_zip` where
+they lie. The result is a list of views of the captured storages: nothing is written here, and nothing as
+large as a tensor is copied.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ class Serialized:
 
 
 def serialize(state: Any, save_id: str) -> Serialized:
-    """Lay out the file that ``torch.load(path, weights_only=True)`` reads; `state` must be captured, on the CPU.
+    """Lay out the file that ``torch.load(path, weights_only=True)`` reads; `state` must be captured, on the
+    CPU.
 
-    Called on a worker thread. The save id stands in a record of its own at the front, where torch ignores it, so that a
-    file says which save wrote it.
+    Called on a worker thread. The save id stands in a record of its own at the front, where torch ignores it,
+    so that a file says which save wrote it.
     """
     records = _Records()
     records.write_record(_SAVE_ID_RECORD, save_id, len(save_id))
@@ -54,7 +56,8 @@ def serialize(state: Any, save_id: str) -> Serialized:
 
 
 def save_id_in(head: bytes) -> str | None:
-    """The save id in a file's first `HEAD_BYTES` bytes; None for a file that was written by something else."""
+    """The save id in a file's first `HEAD_BYTES` bytes; None for a file that was written by something
+    else."""
     marker = f"archive/{_SAVE_ID_RECORD}".encode()
     if head[:4] != b"PK\3\4" or head[30 : 30 + len(marker)] != marker:
         return None

@@ -1,8 +1,9 @@
 """The container of a ``torch.save`` file: a zip archive of stored records, laid out before a byte is written.
 
-Decides where every byte of the archive lies and hands the records' own buffers on. torch's writer would do the same, but
-calls ``write`` once per header and keeps its place in C++, where a failing or cancelled store cannot be told to stop;
-a layout that is known in advance gives the size, the checksums and parallel parts before the upload starts.
+Decides where every byte of the archive lies and hands the records' own buffers on. torch's writer would do
+the same, but calls ``write`` once per header and keeps its place in C++, where a failing or cancelled store
+cannot be told to stop; a layout that is known in advance gives the size, the checksums and parallel parts
+before the upload starts.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _SMALL_BYTES = 2**20
 def lay_out(records: Iterable[tuple[str, memoryview]]) -> tuple[list[memoryview], list[int]]:
     """Return the archive's buffers in order, and the offset at which each record's own bytes start.
 
-    Checksums of large records are left zero, as torch leaves them with ``set_crc32_options(False)``: ``torch.load`` does not
-    read them, and the manifest holds better ones.
+    Checksums of large records are left zero, as torch leaves them with ``set_crc32_options(False)``:
+    ``torch.load`` does not read them, and the manifest holds better ones.
     """
     buffers: list[memoryview] = []
     offsets: list[int] = []
