@@ -1,5 +1,4 @@
-"""Checkpoints on every store: captured at one instant, committed whole, verified when loaded. Never knows a
-hook."""
+"""Checkpoints on every store: captured at one instant, committed whole, verified when loaded."""
 
 from __future__ import annotations
 

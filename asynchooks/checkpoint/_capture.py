@@ -11,7 +11,7 @@ import io
 import pickle
 from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -97,8 +97,7 @@ def state_nbytes(state: Any) -> int:
 
 
 class _Copying:
-    """One walk over a state: what was met is copied once and kept alive, so that no address is met twice by
-    chance."""
+    """One walk over a state. What was met is kept alive, so that no address is met twice by chance."""
 
     def __init__(self) -> None:
         self.nbytes = 0
@@ -117,7 +116,7 @@ class _Copying:
         self._copies[id(value)] = (value, copied)
         return copied
 
-    def _copy_new(self, value: Any, kind: type, path: _Path) -> Any:
+    def _copy_new(self, value: Any, kind: type, path: _Path) -> Any:  # noqa: C901, PLR0911 - one line per kind
         if isinstance(value, torch.Tensor):
             return self._copy_tensor(value, path)
         if kind in (dict, OrderedDict, Counter, defaultdict):
@@ -130,7 +129,7 @@ class _Copying:
         if kind is tuple or (isinstance(value, tuple) and hasattr(kind, "_make")):
             self._note_unsafe(kind, path)
             items = self._copy_items(value, path)
-            return tuple(items) if kind is tuple else kind._make(items)  # type: ignore[attr-defined] # a named tuple
+            return tuple(items) if kind is tuple else kind._make(items)
         if kind in (set, frozenset):
             self._note_unsafe(kind, path)
             return kind(self._copy_items(value, path))
@@ -178,12 +177,12 @@ class _Copying:
         kind = type(value)
         if isinstance(value, torch.nn.Parameter):
             copied = torch.nn.Parameter(copied, requires_grad=value.requires_grad)
-        elif kind is not torch.Tensor and not is_traceable_wrapper_subclass(value):
+        elif kind is not torch.Tensor and not _is_wrapper(value):
             copied = copied.as_subclass(kind)
         if kind not in _PLAIN_TENSORS:
             self._note_unsafe(kind, path)
         attributes = vars(value)
-        if attributes and not is_traceable_wrapper_subclass(value):
+        if attributes and not _is_wrapper(value):
             copied.__dict__.update(self.copy(attributes, path))
         if value.requires_grad and not copied.requires_grad:
             copied.requires_grad_(True)
@@ -191,10 +190,11 @@ class _Copying:
 
     def _copy_data(self, value: torch.Tensor, path: _Path) -> torch.Tensor:
         with torch.no_grad():
-            if is_traceable_wrapper_subclass(value):
-                names, context = value.__tensor_flatten__()
+            if _is_wrapper(value):
+                names, context = cast("Any", value).__tensor_flatten__()
                 inner = {name: self.copy(getattr(value, name), (path, f".{name}")) for name in names}
-                return type(value).__tensor_unflatten__(inner, context, value.size(), value.stride())
+                rebuild = cast("Any", type(value)).__tensor_unflatten__
+                return cast("torch.Tensor", rebuild(inner, context, value.size(), value.stride()))
             if not _is_strided(value):
                 self.nbytes += _extent(value)[1]
                 return value.detach().clone().cpu()
@@ -206,7 +206,7 @@ class _Copying:
             )
             if value.is_conj():
                 copied = copied.conj()
-            return torch._neg_view(copied) if value.is_neg() else copied
+            return torch._neg_view(copied) if value.is_neg() else copied  # noqa: SLF001 - torch has no public way
 
     def _copy_storage(
         self, storage: torch.UntypedStorage, dtype: torch.dtype | None, path: _Path
@@ -220,7 +220,7 @@ class _Copying:
                     f"memory that the state also holds as {known_dtype}; torch.save takes one dtype: clone it",
                 )
             return copied
-        copied = torch.UntypedStorage(storage.nbytes())
+        copied = torch.UntypedStorage(storage.nbytes())  # type: ignore[no-untyped-call]
         copied.copy_(storage)
         self.nbytes += storage.nbytes()
         self._storages[key] = (copied, dtype)
@@ -228,8 +228,8 @@ class _Copying:
 
     def _copy_storage_object(self, value: torch.UntypedStorage | torch.TypedStorage, path: _Path) -> Any:
         if isinstance(value, torch.TypedStorage):
-            copied = self._copy_storage(value._untyped_storage, value.dtype, path)
-            return torch.TypedStorage(wrap_storage=copied, dtype=value.dtype, _internal=True)
+            copied = self._copy_storage(value._untyped_storage, value.dtype, path)  # noqa: SLF001 - `untyped()` warns
+            return torch.TypedStorage(wrap_storage=copied, dtype=value.dtype, _internal=True)  # type: ignore[no-untyped-call]
         return self._copy_storage(value, torch.uint8, path)
 
     def _copy_by_pickle(self, value: Any, path: _Path) -> Any:
@@ -267,9 +267,9 @@ class _Copying:
 
 
 def _inner_tensors(value: torch.Tensor) -> list[torch.Tensor]:
-    if not is_traceable_wrapper_subclass(value):
+    if not _is_wrapper(value):
         return [value]
-    names, _ = value.__tensor_flatten__()
+    names, _ = cast("Any", value).__tensor_flatten__()
     return [part for name in names for part in _inner_tensors(getattr(value, name))]
 
 
@@ -281,8 +281,12 @@ def _extent(value: torch.Tensor) -> tuple[object, int]:
         storage = value.untyped_storage()
         return _storage_key(storage), storage.nbytes()
     if value.layout is torch.sparse_coo:
-        return id(value), value._indices().nbytes + value._values().nbytes
+        return id(value), value._indices().nbytes + value._values().nbytes  # noqa: SLF001 - the public ones refuse uncoalesced tensors
     return id(value), value.numel() * value.element_size()
+
+
+def _is_wrapper(value: torch.Tensor) -> bool:
+    return bool(is_traceable_wrapper_subclass(value))
 
 
 def _is_strided(value: torch.Tensor) -> bool:
@@ -291,7 +295,7 @@ def _is_strided(value: torch.Tensor) -> bool:
 
 def _storage_key(storage: torch.UntypedStorage) -> object:
     address = storage.data_ptr()
-    return (storage.device, address, storage.nbytes()) if address else storage._cdata
+    return (storage.device, address, storage.nbytes()) if address else storage._cdata  # noqa: SLF001 - as torch.save does
 
 
 def _refuse(path: _Path, what: str, cause: BaseException | None = None) -> NoReturn:

@@ -100,8 +100,7 @@ def written_by(store: Store, name: str) -> str | None:
 
 
 def pointed_name(store: Store, pointer: SavedAs) -> str | None:
-    """The name in this folder that a pointer file names; None when there is no pointer or it names nothing
-    here."""
+    """The name in this folder that a pointer file names; None when there is none."""
     try:
         text = read_all(store, pointer_name(pointer)).decode("utf-8", "replace").strip()
     except CheckpointNotFoundError:

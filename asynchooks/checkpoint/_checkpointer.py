@@ -116,8 +116,7 @@ class Checkpointer:
         keep: RetentionPolicy | None = None,
         group: str | None = None,
     ) -> CheckpointInfo:
-        """Serialize, persist, commit; then set the pointer; then prune. Called on an event loop; blocks no
-        one on it.
+        """Serialize, persist, commit; then set the pointer; then prune. Called on an event loop.
 
         Cancelled before the data is visible, it gives up promptly and leaves nothing; after that it first
         finishes the commit and the pointer. When it returns, the checkpoint is durable.
@@ -148,8 +147,7 @@ class Checkpointer:
         return anyio.run(partial(self.save, snapshot, **options))
 
     async def check(self) -> None:
-        """Write, list and delete a probe, so that a wrong URL, key or permission fails now and not at the
-        first save.
+        """Write, list and delete a probe: a wrong URL, key or permission fails now, not at the first save.
 
         Raises:
             StorageError: the store cannot be reached or refuses.
@@ -250,7 +248,8 @@ class Checkpointer:
         if request.snapshot.unsafe and not self._warned_unsafe:
             self._warned_unsafe = True
             logger.warning(
-                "step %d: %s holds what torch.load(weights_only=True) refuses, so restoring it will need weights_only=False: %s",
+                "step %d: %s holds what torch.load(weights_only=True) refuses, so that restoring it needs "
+                "weights_only=False: %s",
                 request.step,
                 request.name,
                 "; ".join(request.snapshot.unsafe),

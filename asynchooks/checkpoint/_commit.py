@@ -29,8 +29,7 @@ def announce(store: Store, manifest: Manifest) -> None:
 
 
 def withdraw(store: Store, manifest: Manifest) -> None:
-    """After the data failed: remove the next manifest, unless the data is there after all (an answer that was
-    lost)."""
+    """After the data failed: remove the next manifest, unless only the answer was lost and the data is there."""
     if written_by(store, manifest.name) != manifest.save_id:
         store.delete(next_manifest_name(manifest.name))
 
@@ -42,8 +41,7 @@ def publish(store: Store, manifest: Manifest) -> None:
 
 
 def point(store: Store, pointer: SavedAs, name: str) -> None:
-    """Replace a pointer file. Its one line is the checkpoint's absolute path or URL, without a line end, as
-    MMEngine reads it."""
+    """Replace a pointer file: one line, the checkpoint's absolute path or URL, as MMEngine's users know it."""
     store.put(pointer_name(pointer), Content.of(url_of(store, name).encode()))
 
 

@@ -89,8 +89,7 @@ def checksum(content: Content, plan: Iterable[int]) -> tuple[Chunk, ...]:
 
 
 def digest(buffers: Iterable[bytes | memoryview]) -> str:
-    """The xxh3 of the buffers, 128 bits as hexadecimal digits; large buffers in pieces that release the
-    GIL."""
+    """The xxh3 of the buffers, 128 bits in hexadecimal; summed in pieces that release the GIL."""
     hasher = xxhash.xxh3_128()
     for buffer in buffers:
         for start in range(0, len(buffer), CHUNK_BYTES):

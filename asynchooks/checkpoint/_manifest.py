@@ -131,8 +131,7 @@ class Manifest:
         )
 
     def to_json(self) -> bytes:
-        """The manifest file's bytes; standard JSON, so that a metric that is not finite is written as a
-        string."""
+        """The manifest file's bytes: standard JSON, where a metric that is not finite is a string."""
         document = {
             "format": FORMAT,
             "version": VERSION,

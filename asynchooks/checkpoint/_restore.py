@@ -1,5 +1,4 @@
-"""From a store back to a state: which checkpoint, whether it is whole, and loading it without running its
-code.
+"""From a store back to a state: which checkpoint, whether it is whole, and loading it without running code.
 
 Decides what the resume takes. A file without a manifest (plain ``torch.save``, MMEngine) loads too, and is
 named as unverified.
@@ -86,8 +85,7 @@ def restore(
 def list_checkpoints(
     url: str | os.PathLike[str] | Store, *, storage_options: Mapping[str, Any] | None = None
 ) -> list[CheckpointInfo]:
-    """The committed checkpoints of a folder, oldest first; reads manifests and sizes, not the data.
-    Blocks."""
+    """The committed checkpoints of a folder, oldest first. Blocks; reads manifests and sizes only."""
     store = open_store(url, storage_options)
     return [info_of(store, manifest) for manifest in committed(store)]
 
@@ -95,8 +93,7 @@ def list_checkpoints(
 def find_latest(
     url: str | os.PathLike[str] | Store, *, storage_options: Mapping[str, Any] | None = None
 ) -> CheckpointInfo | None:
-    """The newest committed checkpoint that verifies: what ``resume="auto"`` takes. Blocks; reads that
-    checkpoint whole.
+    """The newest committed checkpoint that verifies: what ``resume="auto"`` takes. Blocks; reads it whole.
 
     One that does not verify is named in a warning with the reason, and the one before is tried. Checkpoints
     that were saved as best only come after all others, since they may lack what a resume needs.
@@ -105,7 +102,11 @@ def find_latest(
         None, with a line in the log, when there is none.
     """
     store = open_store(url, storage_options)
-    newest_first = sorted(reversed(committed(store)), key=lambda manifest: manifest.saved_as == "best")
+    newest_first = sorted(
+        committed(store),
+        key=lambda manifest: (manifest.saved_as != "best", manifest.created_ns),
+        reverse=True,
+    )
     for manifest in newest_first:
         try:
             verify_in(store, manifest)
@@ -177,7 +178,7 @@ def _refused(where: str, error: pickle.UnpicklingError, *, is_archive: bool) -> 
     if not is_archive:
         return ForeignCheckpointError(f"{where} is no checkpoint: torch could not load it ({_brief(error)}).")
     return ForeignCheckpointError(
-        f"{where} holds more than tensors and plain containers ({_brief(error)}), which loading would have to run code for. "
+        f"{where} holds more than tensors and plain containers ({_brief(error)}): loading it would run code. "
         "Pass weights_only=False if you trust the file."
     )
 

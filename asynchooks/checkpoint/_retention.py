@@ -22,8 +22,7 @@ class RetentionPolicy(Protocol):
     """Chooses what to keep."""
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> frozenset[str]:
-        """The save ids to keep, of committed checkpoints given oldest first. Must not depend on anything
-        else."""
+        """The save ids to keep, of committed checkpoints given oldest first; depends on nothing else."""
 
     def __or__(self, other: RetentionPolicy) -> RetentionPolicy:
         """Keep what either keeps."""
@@ -96,8 +95,7 @@ class KeepEvery(_Combinable):
 
 @dataclass(frozen=True, slots=True)
 class KeepBest(_Combinable):
-    """Keeps the `n` best by a metric; of equal ones the earlier is better. A missing or NaN value is never
-    best."""
+    """Keeps the `n` best by a metric; of equals the earlier. A missing or NaN value is never best."""
 
     metric: str
     rule: Literal["greater", "less"]
@@ -122,8 +120,7 @@ class KeepBest(_Combinable):
 def removable(
     policy: RetentionPolicy, checkpoints: Sequence[CheckpointInfo], *, protected: Collection[str] = ()
 ) -> tuple[CheckpointInfo, ...]:
-    """What may be deleted, oldest first: what no policy keeps, without the newest and without the names in
-    `protected`.
+    """What may be deleted, oldest first: what no policy keeps, but never the newest or a protected name.
 
     Args:
         policy: what to keep.

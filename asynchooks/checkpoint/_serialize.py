@@ -36,15 +36,14 @@ class Serialized:
 
 
 def serialize(state: Any, save_id: str) -> Serialized:
-    """Lay out the file that ``torch.load(path, weights_only=True)`` reads; `state` must be captured, on the
-    CPU.
+    """Lay out the file that ``torch.load(path, weights_only=True)`` reads, of a captured state.
 
     Called on a worker thread. The save id stands in a record of its own at the front, where torch ignores it,
     so that a file says which save wrote it.
     """
     records = _Records()
     records.write_record(_SAVE_ID_RECORD, save_id, len(save_id))
-    _save(state, records, pickle, _PICKLE_PROTOCOL, False)
+    _save(state, records, pickle, _PICKLE_PROTOCOL, False)  # type: ignore[no-untyped-call]
     records.write_record("version", "3\n", 2)
     tensors = [index for index, (name, _) in enumerate(records.found) if name.startswith("data/")]
     buffers, offsets = lay_out(records.found)
@@ -56,8 +55,7 @@ def serialize(state: Any, save_id: str) -> Serialized:
 
 
 def save_id_in(head: bytes) -> str | None:
-    """The save id in a file's first `HEAD_BYTES` bytes; None for a file that was written by something
-    else."""
+    """The save id in a file's first `HEAD_BYTES` bytes; None when something else wrote the file."""
     marker = f"archive/{_SAVE_ID_RECORD}".encode()
     if head[:4] != b"PK\3\4" or head[30 : 30 + len(marker)] != marker:
         return None
@@ -81,4 +79,4 @@ def _view(data: bytes | str | torch.UntypedStorage) -> memoryview:
         return memoryview(data.encode())
     if isinstance(data, bytes):
         return memoryview(data)
-    return memoryview(torch.empty(0, dtype=torch.uint8).set_(data).numpy())  # shares the storage's memory
+    return torch.empty(0, dtype=torch.uint8).set_(data).numpy().data  # shares the storage's memory

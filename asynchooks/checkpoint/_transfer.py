@@ -48,8 +48,7 @@ class Transfer:
         self._moved_bytes += nbytes
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Run the whole work shielded. Cancellation only stops the stoppable call in it; what comes after it
-        still runs.
+        """Run the whole work shielded: cancellation stops the stoppable call in it, and nothing else.
 
         Raises:
             the work's own exception; after a cancellation, the cancellation.
@@ -61,7 +60,7 @@ class Transfer:
             with CancelScope(shield=True):
                 try:
                     results.append(await work())
-                except Exception as error:  # carried out of the task group, which would wrap it; raised below
+                except Exception as error:  # noqa: BLE001 - carried out of the task group, which would wrap it; raised below
                     failures.append(error)
             group.cancel_scope.cancel()
         if failures and isinstance(failures[0], Stopped):

@@ -72,13 +72,13 @@ def _checked_chunks(store: Store, manifest: Manifest, place: Any) -> Iterator[No
             filled = reader.fill(target)
             if filled != chunk.nbytes:
                 raise CorruptCheckpointError(
-                    f"{url_of(store, manifest.name)} ends at byte {offset + filled}, but {manifest.nbytes} were saved "
-                    f"(save {manifest.save_id}). It was truncated or overwritten; load an older checkpoint."
+                    f"{url_of(store, manifest.name)} ends at byte {offset + filled}, but {manifest.nbytes} were "
+                    f"saved (save {manifest.save_id}). It was truncated or overwritten; load an older checkpoint."
                 )
             if digest([target.data]) != chunk.digest:
                 raise CorruptCheckpointError(
-                    f"{url_of(store, manifest.name)}: chunk {index}, bytes {offset} to {offset + chunk.nbytes}, differs "
-                    f"from what was saved (save {manifest.save_id}). Load an older checkpoint."
+                    f"{url_of(store, manifest.name)}: chunk {index}, bytes {offset} to {offset + chunk.nbytes}, "
+                    f"differs from what was saved (save {manifest.save_id}). Load an older checkpoint."
                 )
             offset += chunk.nbytes
             yield

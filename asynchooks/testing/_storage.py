@@ -1,6 +1,7 @@
 """Stores that fail or crawl on purpose, over a real one.
 
-Decides when a call goes wrong; everything else is the inner store's. Pass one to `Checkpointer` in place of a URL.
+Decides when a call goes wrong; everything else is the inner store's. Pass one to `Checkpointer` in place of a
+URL.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""A slow wire: a TCP proxy in its own process, so that pacing takes nothing from the process that is measured.
+"""A slow wire: a TCP proxy in its own process, so that pacing takes nothing from the measured one.
 
-Decides how many bytes per second go through, all connections together, and how late an answer starts. Knows no protocol.
+Decides how many bytes per second go through, all connections together, and how late an answer starts. Knows
+no protocol.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketStream
 
 __all__ = ["Pace", "main"]
 
@@ -19,7 +20,7 @@ _PIECE_BYTES = 64 * 1024
 
 
 class Pace:
-    """Lets bytes pass at a rate, shared by all that ask. A pause does not save up more than `burst_s` of it."""
+    """Lets bytes pass at a rate, shared by all that ask; a pause saves up at most `burst_s` of it."""
 
     def __init__(self, bytes_per_s: float, *, burst_s: float = 0.05) -> None:
         self._bytes_per_s = bytes_per_s
@@ -42,14 +43,13 @@ async def _serve(port: int, upstream: int, bytes_per_s: float, latency_s: float)
 async def _carry(client: SocketStream, *, upstream: int, up: Pace, down: Pace, latency_s: float) -> None:
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
         async with client, await anyio.connect_tcp("127.0.0.1", upstream) as server:
-            assert server.extra(SocketAttribute.remote_port) == upstream
             async with anyio.create_task_group() as group:
                 group.start_soon(partial(_pump, client, server, up, 0.0))
                 group.start_soon(partial(_pump, server, client, down, latency_s))
 
 
 async def _pump(source: SocketStream, target: SocketStream, pace: Pace, latency_s: float) -> None:
-    """Carry one direction to its end. The delay is paid by each piece that had to be waited for: the start of an answer."""
+    """Carry one direction to its end; a piece that had to be waited for, an answer's start, pays the delay."""
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
         while True:
             asked_at = anyio.current_time()

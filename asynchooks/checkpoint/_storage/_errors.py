@@ -102,8 +102,7 @@ class Guard:
         return tuple(found)
 
     def call(self, action: str, name: str, function: Callable[[], T]) -> T:
-        """Call the function; `action` and `name` say in a message what was tried, such as "write
-        epoch_5.pth"."""
+        """Call the function; `action` and `name` say in a message what was tried."""
         for attempt in stamina.retry_context(
             on=_is_worth_another,
             attempts=self.attempts,
@@ -122,7 +121,7 @@ class Guard:
             yield
         except (AsyncHooksError, Stopped):
             raise
-        except Exception as error:  # third-party file systems raise what they like; the caller gets all of it
+        except Exception as error:  # noqa: BLE001 - third-party file systems raise what they like; the caller gets all of it
             text = self._clean(_first_line(error))
             retries = _RETRIES.search(str(error))
             attempts = int(retries[1]) + 1 if retries else attempts

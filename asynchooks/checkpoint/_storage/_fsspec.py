@@ -102,8 +102,7 @@ class FsspecStore:
             raise
 
     def _discard(self, file: Any, target: str) -> None:
-        """Drop a file that was not written whole. An error here hides nothing: the first one is on its
-        way."""
+        """Drop a file that was not written whole; the first error is on its way, others say nothing new."""
         if self._appears_whole:
             with suppress(Exception):
                 file.discard()

@@ -1,5 +1,4 @@
-"""A folder on a local disk or NFS: temporary name in the same folder, fsync, `os.replace`, fsync of the
-folder."""
+"""A folder on a local disk or NFS: temporary name beside the file, fsync, `os.replace`, fsync of the folder."""
 
 from __future__ import annotations
 
@@ -67,8 +66,7 @@ class LocalStore:
         self._guard.call("delete", name, lambda: self._delete(name))
 
     def is_being_written(self, name: str) -> bool:
-        """Whether a process holds the lock of a file that is being written; True as well when that cannot be
-        found out."""
+        """Whether a process holds the lock of a temporary file, or that cannot be found out."""
         with self._guard.translated("inspect", name):
             try:
                 descriptor = os.open(self._path(name), os.O_RDWR | os.O_CLOEXEC)

@@ -93,8 +93,7 @@ class ObjectStore:
 
 
 def _reported(chunks: Iterator[memoryview], progress: Progress) -> Iterator[memoryview]:
-    """The parts, pulled by obstore when it has room for one more; what `progress` raises makes it abort the
-    upload."""
+    """The parts, pulled by obstore when it has room; what `progress` raises makes it abort the upload."""
     for chunk in chunks:
         progress(chunk.nbytes)
         yield chunk

@@ -68,8 +68,7 @@ class ClientOptions:
 def client_options(
     scheme: str, options: Mapping[str, Any], environ: Mapping[str, str], *, deadline_s: float
 ) -> ClientOptions:
-    """Translate fsspec's options; obstore's own names pass through, and the ``AWS_*`` environment fills the
-    gaps.
+    """Translate fsspec's options; obstore's own names pass, and the ``AWS_*`` environment fills the gaps.
 
     Raises:
         ConfigError: plain http to another machine without ``allow_http=True``.
@@ -99,7 +98,7 @@ def client_options(
             _is_loopback(endpoint) or allow_http or use_ssl is False or _is_set(environ.get("AWS_ALLOW_HTTP"))
         ):
             raise ConfigError(
-                f"the endpoint {endpoint!r} is not encrypted: credentials' signatures and data would be readable on the way. "
+                f"the endpoint {endpoint!r} is not encrypted: the data would be readable on the way. "
                 "Use https, or pass allow_http=True in the storage options."
             )
         client["allow_http"] = True

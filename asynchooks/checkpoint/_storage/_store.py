@@ -25,16 +25,14 @@ def unlimited(nbytes: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A visible file: its length and, in seconds since 1970, when it was last written (None where the store
-    has no times)."""
+    """A visible file: its length, and when it was written (seconds since 1970; None: the store has no times)."""
 
     nbytes: int
     modified_s: float | None
 
 
 class Store(Protocol):
-    """One folder of a store. Every method blocks, may be called from any thread, and raises `CheckpointError`
-    kinds only.
+    """One folder of a store. Methods block, may be called from any thread, and raise `CheckpointError` only.
 
     Implement it to keep checkpoints somewhere that fsspec does not reach; `asynchooks.testing.StoreSuite`
     checks it.
@@ -52,8 +50,7 @@ class Store(Protocol):
         """
 
     def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
-        """Yield a file's bytes in order, in pieces of about `chunk_bytes`. Closing the iterator ends the
-        transfer.
+        """Yield a file's bytes in order, in pieces of about `chunk_bytes`. Closing it ends the transfer.
 
         Raises:
             CheckpointNotFoundError: no such file; raised at the first piece.
@@ -70,8 +67,7 @@ class Store(Protocol):
         """Remove a file; nothing happens when it is not there."""
 
     def is_being_written(self, name: str) -> bool:
-        """Whether some process may still write a temporary file. False where the store cannot tell: then age
-        decides."""
+        """Whether a process still writes a temporary file. False where nothing can tell: then age decides."""
 
 
 def read_all(store: Store, name: str) -> bytes:
