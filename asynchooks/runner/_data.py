@@ -10,14 +10,16 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from asynchooks.errors import ConfigError
 from asynchooks.runner._random import restore_rng, rng_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["BatchFeed", "dataset_of", "length_of"]
 
