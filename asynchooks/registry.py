@@ -146,19 +146,25 @@ class Registry:
             error.add_note(f"while building the {self.name} {_name_of(target)} from {dict(cfg)!r}")
             raise
 
-    def check(self, cfg: Mapping[str, Any], *, scope: str | None = None, provided: Iterable[str] = ()) -> None:
+    def check(
+        self, cfg: Mapping[str, Any], *, scope: str | None = None, provided: Iterable[str] = ()
+    ) -> None:
         """Raise what `build` would raise about names and options, without building anything."""
         target, options = self.resolve(cfg, scope=scope)
         check_options(target, {**dict.fromkeys(provided), **options})
 
-    def resolve(self, cfg: Mapping[str, Any], *, scope: str | None = None) -> tuple[Buildable, dict[str, Any]]:
+    def resolve(
+        self, cfg: Mapping[str, Any], *, scope: str | None = None
+    ) -> tuple[Buildable, dict[str, Any]]:
         """Return the class that a config dict names, and a copy of its options."""
         if not isinstance(cfg, Mapping):
             raise ConfigError(f"A {self.name} is configured by a dict such as dict(type=...), not {cfg!r}.")
         options = dict(cfg)
         kind = options.pop("type", None)
         if kind is None:
-            raise ConfigError(f"dict(type=...) says which {self.name} to build; 'type' is missing in {cfg!r}.")
+            raise ConfigError(
+                f"dict(type=...) says which {self.name} to build; 'type' is missing in {cfg!r}."
+            )
         if isinstance(kind, str):
             return self.get(kind, scope=scope), options
         if not callable(kind):
@@ -251,7 +257,9 @@ def option_names(target: Buildable) -> tuple[list[str], bool]:
     Where ``__init__`` takes ``**kwargs``, the names of its base classes' constructors are added; whether
     ``kwargs`` go there is not knowable from outside, so such a class is said to take others too.
     """
-    inits = [vars(c)["__init__"] for c in target.__mro__ if "__init__" in vars(c)] if _is_class(target) else []
+    inits = (
+        [vars(c)["__init__"] for c in target.__mro__ if "__init__" in vars(c)] if _is_class(target) else []
+    )
     names: list[str] = []
     for function in inits or [target]:
         try:
@@ -283,7 +291,9 @@ def check_options(target: Buildable, options: Mapping[str, Any], *, also: Iterab
         raise UnknownOptionError(_no_such_option(target, unknown[0], [*names, *also]))
     missing = [name for name in _required(target) if name not in options]
     if missing:
-        raise ConfigError(f"{_name_of(target)} needs {', '.join(map(repr, missing))}; it got {list(options)}.")
+        raise ConfigError(
+            f"{_name_of(target)} needs {', '.join(map(repr, missing))}; it got {list(options)}."
+        )
 
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
