@@ -230,6 +230,11 @@ class HookExecutor:
             lambda step, view: _whole_body(step, view, frozen),
         )
 
+    @property
+    def is_capturing(self) -> bool:
+        """Whether a capture runs now, so that `reserve` may be called."""
+        return self._flight.foreground.is_capturing
+
     def reserve(self, nbytes: int) -> None:
         """Reserve room in the staging budget for a copy that this capture is about to make.
 
