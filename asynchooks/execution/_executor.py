@@ -92,6 +92,7 @@ class HookExecutor:
         self.mode: ExecutionMode = check_choice("HookExecutor(mode=...)", mode, get_args(ExecutionMode))
         self.ordering: Ordering = check_choice("HookExecutor(ordering=...)", ordering, get_args(Ordering))
         self.grace_period = _positive("grace_period", grace_period, float)
+        self.instrument = instrument
         if isinstance(points, str):
             raise TypeError(f"HookExecutor(points={points!r}): give a collection of names.")
         self._custom_points = tuple(check_point_name(point) for point in points)
