@@ -1,7 +1,7 @@
 """What the run remembers of its checkpoints, in the message hub, so that every checkpoint carries it along.
 
-Keys: ``last_ckpt``, ``keep_ckpt_ids``, ``best_score``, ``best_ckpt`` (with ``_{metric}`` where there are several). They
-are written before the capture, so they may name a file that is not durable yet, or never will be.
+Keys: ``last_ckpt``, ``keep_ckpt_ids``, ``best_score``, ``best_ckpt`` (with ``_{metric}`` where there are several).
+They are written before the capture, so they may name a file that is not durable yet, or never will be.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def recall(hub: Any, folder: Folder, bests: Sequence[Best], resumed_at: int) -> 
     """
     for info in folder.committed():
         for best in bests:
-            score = info.metrics.get(best.metric)
-            is_its = info.group == best.prefix and info.step <= resumed_at and score is not None
-            if is_its and best.improves(score, hub.get_info(best.score_key)):
+            if info.group != best.prefix or info.step > resumed_at or best.metric not in info.metrics:
+                continue
+            score = info.metrics[best.metric]
+            if best.improves(score, hub.get_info(best.score_key)):
                 hub.update_info_dict({best.score_key: score, best.path_key: info.url})
