@@ -12,6 +12,7 @@ from asynchooks.testing._s3 import S3Server, s3_server
 
 if TYPE_CHECKING:
     from asynchooks.testing._storage import Call, Fault, FaultyStore, SlowStore
+    from asynchooks.testing._suite import CheckpointSuite, StoreSuite
 
 __all__ = [
     "Call",
@@ -22,14 +23,17 @@ __all__ = [
     "RecordingInstrument",
     "S3Server",
     "SlowStore",
+    "StoreSuite",
     "s3_server",
 ]
 
 _LAZY = {
     "Call": "asynchooks.testing._storage",
+    "CheckpointSuite": "asynchooks.testing._suite",
     "Fault": "asynchooks.testing._storage",
     "FaultyStore": "asynchooks.testing._storage",
     "SlowStore": "asynchooks.testing._storage",
+    "StoreSuite": "asynchooks.testing._suite",
 }
 
 

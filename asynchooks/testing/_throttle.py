@@ -42,10 +42,13 @@ async def _serve(port: int, upstream: int, bytes_per_s: float, latency_s: float)
 
 async def _carry(client: SocketStream, *, upstream: int, up: Pace, down: Pace, latency_s: float) -> None:
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-        async with client, await anyio.connect_tcp("127.0.0.1", upstream) as server:
-            async with anyio.create_task_group() as group:
-                group.start_soon(partial(_pump, client, server, up, 0.0))
-                group.start_soon(partial(_pump, server, client, down, latency_s))
+        async with (
+            client,
+            await anyio.connect_tcp("127.0.0.1", upstream) as server,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(partial(_pump, client, server, up, 0.0))
+            group.start_soon(partial(_pump, server, client, down, latency_s))
 
 
 async def _pump(source: SocketStream, target: SocketStream, pace: Pace, latency_s: float) -> None:

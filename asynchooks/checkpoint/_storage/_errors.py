@@ -127,7 +127,8 @@ class Guard:
             attempts = int(retries[1]) + 1 if retries else attempts
             kind = _kind(error)
             where = f"{self.url}/{name}" if name else self.url
-            message = f"could not {action} {where}: {text} ({attempts} attempt{'s' if attempts > 1 else ''}). {_ADVICE[kind]}"
+            tried = f"{attempts} attempt{'s' if attempts > 1 else ''}"
+            message = f"could not {action} {where}: {text} ({tried}). {_ADVICE[kind]}"
             leaks = self._clean(str(error)) != str(error)
             raise kind(message) from (None if leaks else error)
 
