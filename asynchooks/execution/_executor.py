@@ -10,34 +10,31 @@ import itertools
 import threading
 import time
 import warnings
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
-
-import anyio
 
 from asynchooks.errors import (
     DrainTimeoutError,
     ExecutorClosedError,
     HookDefinitionError,
-    UnknownPointError,
     WrongThreadError,
-    did_you_mean,
 )
 from asynchooks.execution._closing import report_orphan, settle
-from asynchooks.execution._flight import Flight, Limits
+from asynchooks.execution._flight import Flight
 from asynchooks.execution._foreground import add_origin, check_blocking_result
 from asynchooks.execution._open import OpenExecutors
-from asynchooks.execution._part import Deferred, current_part
-from asynchooks.execution._plan import Plan, Step, compile_plan
-from asynchooks.execution._points import POINTS, check_point_name
+from asynchooks.execution._part import Deferred, current_part, whole_body
+from asynchooks.execution._parts import Limits
+from asynchooks.execution._plan import Plan, Step
+from asynchooks.execution._plans import Plans
+from asynchooks.execution._points import check_point_name
 from asynchooks.execution._portal import Portal
-from asynchooks.execution._registration import HookMode, Registration, check_choice, registration_of
+from asynchooks.execution._registration import HookMode, Registration, check_choice, check_positive
 from asynchooks.execution._scoreboard import Ordering
 from asynchooks.execution._statistics import Statistics
 from asynchooks.execution._view import RunnerView, freeze_arguments, view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from types import TracebackType
 
     from asynchooks.execution._hook import BackgroundPart
@@ -91,23 +88,20 @@ class HookExecutor:
     ) -> None:
         self.mode: ExecutionMode = check_choice("HookExecutor(mode=...)", mode, get_args(ExecutionMode))
         self.ordering: Ordering = check_choice("HookExecutor(ordering=...)", ordering, get_args(Ordering))
-        self.grace_period = _positive("grace_period", grace_period, float)
+        self.grace_period = check_positive("grace_period", grace_period, float)
         self.instrument = instrument
         if isinstance(points, str):
             raise TypeError(f"HookExecutor(points={points!r}): give a collection of names.")
-        self._custom_points = tuple(check_point_name(point) for point in points)
-        self._registrations: list[Registration] = []
-        self._plans: dict[str, Plan] = {}
         self._flight = Flight(
             "inline" if mode == "sync" else ordering,
             Limits(
-                _positive("max_in_flight", max_in_flight, int),
-                _positive("staging_budget", staging_budget, int),
+                check_positive("max_in_flight", max_in_flight, int),
+                check_positive("staging_budget", staging_budget, int),
             ),
             instrument,
         )
+        self._plans = Plans(tuple(map(check_point_name, points)), self.ordering, self._flight.ledger)
         self._firings = itertools.count()
-        self._compiling = threading.Lock()
         self._owner = _NOT_OPEN
         self._why_closed = "was not entered; use it as `with executor:`"
         self._portal: Portal | None = None
@@ -131,31 +125,17 @@ class HookExecutor:
             UnknownOptionError: ``mode`` or one of the hook's options is no known word.
             ValueError, TypeError, UnknownNameError: the priority is none.
         """
-        if any(registration.hook is hook for registration in self._registrations):
-            raise HookDefinitionError(
-                f"this {type(hook).__name__} is registered already; register a second instance to run twice."
-            )
-        registration = registration_of(
-            hook,
-            number=len(self._registrations),
-            priority=priority,
-            mode=mode,
-            custom_points=self._custom_points,
-        )
-        with self._compiling:
-            self._registrations.append(registration)
-            self._registrations.sort(key=lambda r: (r.priority, r.number))
-            self._forget_plans()
+        self._plans.register(hook, priority=priority, mode=mode)
 
     @property
     def hooks(self) -> tuple[object, ...]:
         """The registered hooks, in order of execution."""
-        return tuple(registration.hook for registration in self._registrations)
+        return tuple(registration.hook for registration in self._plans.registrations)
 
     @property
     def registered(self) -> tuple[Registration, ...]:
         """What the executor knows of each hook, in order of execution."""
-        return tuple(self._registrations)
+        return tuple(self._plans.registrations)
 
     def plan(self, point: str) -> Plan:
         """Return the compiled plan of a point.
@@ -163,8 +143,7 @@ class HookExecutor:
         Raises:
             UnknownPointError: the point is neither standard nor declared, and no hook defines it.
         """
-        plan = self._plans.get(point)
-        return plan if plan is not None else self._compile(point)
+        return self._plans.compiled.get(point) or self._plans.compile(point)
 
     # ---- firing ----
 
@@ -181,7 +160,7 @@ class HookExecutor:
         """
         if self._owner != threading.get_ident():
             self._refuse(f"fire({point!r})")
-        plan = self._plans.get(point) or self._compile(point)
+        plan = self._plans.compiled.get(point) or self._plans.compile(point)
         if self._flight.attention:
             self._attend()
         methods = plan.inline
@@ -228,7 +207,7 @@ class HookExecutor:
             plan.steps,
             next(self._firings),
             Deferred(context, arguments),
-            lambda step, view: _whole_body(step, view, frozen),
+            lambda step, view: whole_body(step, view, frozen),
         )
 
     @property
@@ -271,16 +250,8 @@ class HookExecutor:
 
     def statistics(self) -> Statistics:
         """Return what happened so far. Called on any thread."""
-        tallies = self._flight.ledger.tallies()
-        rows = []
-        for registration in sorted(self._registrations, key=lambda r: r.number):
-            points = dict.fromkeys(POINTS) | dict.fromkeys(self._plans) | dict.fromkeys(self._custom_points)
-            for point in points:
-                tally = tallies.get((registration.number, point))
-                if tally is not None:
-                    rows.append(tally.frozen(self._inline_firings(registration, point)))
         return Statistics(
-            hooks=tuple(rows),
+            hooks=self._plans.statistics(),
             steps=self._flight.ledger.steps,
             drain_s=self._flight.ledger.drain_ns / 1e9,
             staged_bytes=self._flight.staged_bytes,
@@ -307,12 +278,13 @@ class HookExecutor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._owner == _NOT_OPEN:
+        portal = self._portal
+        if self._owner == _NOT_OPEN or portal is None:
             return
         if self._owner != threading.get_ident():
             self._refuse("close()")
         try:
-            error = settle(self._flight, self._portal, error, self.grace_period)
+            error = settle(self._flight, portal, error, self.grace_period)
         finally:
             self._shut()
         failure = self._flight.take_failures()
@@ -349,7 +321,7 @@ class HookExecutor:
             elif step.shape == "capture":
                 self._capture(step, firing, context, arguments)
             else:
-                self._start_whole_body(step, firing, context, arguments)
+                self._startwhole_body(step, firing, context, arguments)
 
     def _capture(self, step: Step, firing: int, context: object, arguments: dict[str, Any]) -> None:
         flight = self._flight
@@ -366,12 +338,12 @@ class HookExecutor:
         flight.ledger.record("capture", step, started, {"bytes": reserved})
         self._launch(step, firing, part, view_of(context), reserved)
 
-    def _start_whole_body(self, step: Step, firing: int, context: object, arguments: dict[str, Any]) -> None:
+    def _startwhole_body(self, step: Step, firing: int, context: object, arguments: dict[str, Any]) -> None:
         if self._flight.is_abandoned(step, firing):
             return
         view = view_of(context)
         self._flight.ledger.tally(step).invocations += 1
-        self._launch(step, firing, _whole_body(step, view, freeze_arguments(arguments)), view, 0)
+        self._launch(step, firing, whole_body(step, view, freeze_arguments(arguments)), view, 0)
 
     def _launch(self, step: Step, firing: int, part: BackgroundPart, view: RunnerView, reserved: int) -> None:
         if not self._flight.find_room(step, held=reserved):
@@ -420,53 +392,6 @@ class HookExecutor:
             f"{what} was called on thread {threading.current_thread().name!r}, but the executor belongs to the "
             f"thread that trains; {where}."
         )
-
-    def _compile(self, point: str) -> Plan:
-        with self._compiling:
-            check_point_name(point)
-            plan = compile_plan(point, self._registrations, self._custom_points, self.ordering)
-            if not plan.steps and point not in POINTS and point not in self._custom_points:
-                raise UnknownPointError(
-                    f"no hook point is called {point!r}: it is none of the standard ones, no registered hook "
-                    f"defines it, and it is not among HookExecutor(points=...).{did_you_mean(point, POINTS)}"
-                )
-            for step in plan.steps:
-                self._flight.ledger.tally(step)
-            self._plans[point] = plan
-            return plan
-
-    def _forget_plans(self) -> None:
-        for plan in self._plans.values():
-            for step in plan.steps if plan.inline is not None else ():
-                self._flight.ledger.tally(step).invocations += plan.firings
-        self._plans.clear()
-
-    def _inline_firings(self, registration: Registration, point: str) -> int:
-        plan = self._plans.get(point)
-        if plan is None or plan.inline is None:
-            return 0
-        return plan.firings if any(step.registration is registration for step in plan.steps) else 0
-
-
-def _whole_body(step: Step, view: RunnerView, arguments: Mapping[str, object]) -> BackgroundPart:
-    call = partial(step.method, view, **arguments)
-    if step.shape == "async":
-        return call
-
-    async def run_in_worker() -> None:
-        check_blocking_result(step, await anyio.to_thread.run_sync(call))
-
-    return run_in_worker
-
-
-def _positive(name: str, value: Any, kind: type[int | float]) -> Any:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float) if kind is float else kind)
-        or not value > 0
-    ):
-        raise ValueError(f"HookExecutor({name}={value!r}): give a positive {kind.__name__}.")
-    return value
 
 
 open_executors: OpenExecutors[HookExecutor] = OpenExecutors()

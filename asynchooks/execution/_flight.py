@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from bisect import insort
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asynchooks.execution._backpressure import Admission, InvocationSkipped, Room, admit
+from asynchooks.execution._backpressure import Admission, InvocationSkipped, admit
 from asynchooks.execution._failures import Failure, Warnings, as_exception
 from asynchooks.execution._foreground import Foreground
 from asynchooks.execution._ledger import Ledger
 from asynchooks.execution._part import Deferred, Job, Part, Turn
+from asynchooks.execution._parts import Limits, Parts
 from asynchooks.execution._program_order import ProgramOrder
 from asynchooks.execution._scoreboard import Abandon, Decision, Invocation, Key, Order, Scoreboard, Start
+from asynchooks.execution._view import view_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,15 +29,7 @@ if TYPE_CHECKING:
     from asynchooks.execution._view import RunnerView
     from asynchooks.instrument import Instrument, SpanKind
 
-__all__ = ["Flight", "Limits"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much may be in flight at once."""
-
-    max_in_flight: int
-    staging_budget: int
+__all__ = ["Flight"]
 
 
 class Flight:
@@ -57,12 +49,10 @@ class Flight:
         self.foreground = Foreground(self.release)
         self._board = Scoreboard(order)
         self._changed = threading.Condition(threading.Lock())
-        self._parts: dict[Key, Part] = {}
+        self._parts = Parts()
         self._turns: dict[Key, Turn] = {}
-        self._deferred: list[Key] = []
         self._failures: dict[Key, Failure] = {}
         self._warnings = Warnings()
-        self._staged = 0
         self._program_order = ProgramOrder()
         self._portal: Portal | None = None
 
@@ -136,7 +126,7 @@ class Flight:
             with self._changed:
                 decision = self._admission(step, nbytes, held)
                 if decision == "admit":
-                    self._staged += nbytes
+                    self._parts.staged_bytes += nbytes
                     return
                 if decision == "skip":
                     self.ledger.tally(step).skipped += 1
@@ -157,7 +147,7 @@ class Flight:
     def release(self, nbytes: int) -> None:
         """Give reserved bytes back that no part took over."""
         with self._changed:
-            self._staged -= nbytes
+            self._parts.staged_bytes -= nbytes
             self._changed.notify_all()
 
     # ---- a background part fires a point ----
@@ -187,7 +177,6 @@ class Flight:
                         self._replace(step)
                 part = Part(step, invocation, parent.view, function, deferred, self.ledger.steps)
                 if deferred is not None:
-                    insort(self._deferred, key)
                     self.attention = True
                 self._add(part)
 
@@ -211,7 +200,7 @@ class Flight:
                 with self._changed:
                     if done():
                         return True
-                    part = self._pop_deferred()
+                    part = self._parts.pop_deferred(captures_may_run=self._order != "inline")
                     if part is None:
                         remaining = None if deadline is None else deadline - time.monotonic()
                         if remaining is not None and remaining <= 0:
@@ -227,17 +216,19 @@ class Flight:
 
     def wait_deferred(self) -> None:
         """Run the deferred foreground parts that are due, in program order."""
-        if self._deferred:
-            self.wait(lambda: not self._deferred, "barrier", None)
+        if self._parts.deferred:
+            self.wait(lambda: not self._parts.deferred, "barrier", None)
 
     def wait_inline(self, step: Step) -> None:
         """Wait for everything, as an inline run of the step's part would take: sync mode."""
         self.wait(lambda: not self._board, "barrier", step)
 
     def wait_idle(self, resources: Iterable[str] | None, deadline: float | None) -> bool:
-        """Wait until nothing is in flight (that touches ``resources``); False if the deadline passed first."""
+        """Wait until nothing that touches ``resources`` is in flight; False if the deadline passed first."""
         names = None if resources is None else frozenset(resources)
-        return self.wait(lambda: not self._deferred and not self._touching(names), "drain", None, deadline)
+        return self.wait(
+            lambda: not self._parts.deferred and not self._parts.touching(names), "drain", None, deadline
+        )
 
     def raise_failures(self) -> None:
         """Raise what has failed and was not raised yet."""
@@ -251,15 +242,14 @@ class Flight:
             failures = list(self._failures.values())
             self._failures.clear()
             self._board.acknowledged()
-            self.attention = bool(self._deferred)
+            self.attention = bool(self._parts.deferred)
         return as_exception(failures)
 
     def abandon_waiting(self) -> None:
         """Give up every part that has not started; called before the portal cancels the others."""
         with self._changed:
-            for key in sorted(self._parts):
-                part = self._parts.get(key)
-                if part is not None and not (part.may_start and part.function):
+            for part in self._parts.in_order():
+                if part.key in self._parts and not (part.may_start and part.function):
                     self._fail(part, None)
 
     # ---- observation ----
@@ -267,11 +257,11 @@ class Flight:
     @property
     def staged_bytes(self) -> int:
         """Captured bytes that are held now."""
-        return self._staged
+        return self._parts.staged_bytes
 
     def in_flight_names(self) -> tuple[str, ...]:
         """Return ``Hook.point`` of what is in flight, in program order."""
-        return tuple(part.step.name for _, part in sorted(self._parts.copy().items()))
+        return tuple(part.step.name for part in self._parts.in_order())
 
     # ---- under the lock ----
 
@@ -283,7 +273,7 @@ class Flight:
         )
 
     def _add(self, part: Part) -> None:
-        self._parts[part.key] = part
+        self._parts.add(part)
         if part.function is not None:
             self._count_in(part)
         self._apply(self._board.invoked(part.invocation))
@@ -316,7 +306,7 @@ class Flight:
             self._portal.submit(Job(self, part))
 
     def _abandon(self, decision: Abandon, step: Step | None) -> None:
-        part = self._parts.pop(decision.key, None)
+        part = self._parts.get(decision.key)
         if part is not None:
             step = part.step
             self._forget(part)
@@ -327,16 +317,12 @@ class Flight:
                 failure.abandoned.append(step.name)
 
     def _forget(self, part: Part) -> None:
+        self._parts.discard(part)
         if part.function is not None:
             self.ledger.tally(part.step).in_flight -= 1
-        if part.deferred is not None and part.key in self._deferred:
-            self._deferred.remove(part.key)
-        part.function = None
-        self._staged -= part.reserved
-        part.reserved = 0
+            part.function = None
 
     def _fail(self, part: Part, cause: BaseException | None) -> None:
-        self._parts.pop(part.key, None)
         self._forget(part)
         self.ledger.tally(part.step).failed += 1
         failure = Failure(part.step, part.view, cause)
@@ -349,59 +335,26 @@ class Flight:
         self._apply(self._board.failed(part.key))
 
     def _finish(self, part: Part) -> None:
-        self._parts.pop(part.key, None)
         self._forget(part)
         self._apply(self._board.finished(part.key))
 
     def _admission(self, step: Step, nbytes: int, held: int) -> Admission:
-        registration = step.registration
-        flying = [part for part in self._parts.values() if part.function is not None]
-        room = Room(
-            in_flight=len(flying),
-            max_in_flight=self._limits.max_in_flight,
-            own_in_flight=sum(part.step.registration is registration for part in flying),
-            own_limit=registration.max_in_flight,
-            staged_bytes=self._staged - held,
-            held_bytes=held,
-            budget_bytes=self._limits.staging_budget,
-        )
+        room = self._parts.room(step.registration, self._limits, held)
         replaceable = self._replaceable(step) is not None
-        return admit(room, nbytes, registration.when_busy, replaceable=replaceable)
+        return admit(room, nbytes, step.registration.when_busy, replaceable=replaceable)
 
     def _replaceable(self, step: Step) -> Part | None:
-        for key in sorted(self._parts):
-            part = self._parts[key]
-            same = part.step.registration is step.registration and part.step.point == step.point
-            if same and part.function is not None and not self._board.has_started(key):
-                return part
-        return None
+        waiting = self._parts.of(step.registration, step.point)
+        return next((part for part in waiting if not self._board.has_started(part.key)), None)
 
     def _replace(self, step: Step) -> None:
         part = self._replaceable(step)
         if part is not None:
             self.ledger.tally(step).coalesced += 1
-            self._parts.pop(part.key)
             self._forget(part)
             self._apply(self._board.replaced(part.key))
 
-    def _touching(self, names: frozenset[str] | None) -> list[Part]:
-        return [
-            part
-            for part in self._parts.values()
-            if names is None or part.step.effects is None or part.step.effects.covers(names)
-        ]
-
     # ---- deferred foreground parts, on the training thread ----
-
-    def _pop_deferred(self) -> Part | None:
-        if not self._deferred:
-            return None
-        part = self._parts[self._deferred[0]]
-        captures = part.step.shape == "capture" and self._order != "inline"
-        if not (part.may_start or captures):
-            return None
-        self._deferred.pop(0)
-        return part
 
     def _run_foreground(self, part: Part) -> None:
         deferred = part.deferred
@@ -419,20 +372,20 @@ class Flight:
                     )
         except BaseException:
             with self._changed:
-                self._parts.pop(part.key, None)
                 self.ledger.tally(part.step).failed += 1
-                self._apply(self._board.failed(part.key))
-                self._board.acknowledged(part.key)  # raised right here
+                if part.key in self._parts:
+                    self._forget(part)
+                    self._apply(self._board.failed(part.key))
+                    self._board.acknowledged(part.key)  # raised right here
             raise
         with self._changed:
             self.ledger.tally(part.step).invocations += 1
             if part.key not in self._parts:  # abandoned meanwhile
-                self._staged -= reserved
+                self._parts.staged_bytes -= reserved
             elif function is None:
-                self._staged -= reserved
                 self._finish(part)
             else:
-                part.function, part.reserved = function, reserved
+                part.function, part.reserved, part.view = function, reserved, view_of(deferred.context)
                 self._count_in(part)
                 if part.may_start:
                     self._take_off(part)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+
+from asynchooks.execution._foreground import check_blocking_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from asynchooks.execution._scoreboard import Invocation, Key
     from asynchooks.execution._view import RunnerView
 
-__all__ = ["Deferred", "Job", "Part", "Turn", "current_part"]
+__all__ = ["Deferred", "Job", "Part", "Turn", "current_part", "whole_body"]
 
 current_part: ContextVar[Part | None] = ContextVar("asynchooks_current_part", default=None)
 
@@ -106,3 +109,15 @@ class Job:
         finally:
             del function
             self._flight.ended(part, started, cause, completed=completed)
+
+
+def whole_body(step: Step, view: RunnerView, arguments: Mapping[str, object]) -> BackgroundPart:
+    """Return the background part of an ``async def``, or of a blocking method that runs in a worker thread."""
+    call = partial(step.method, view, **arguments)
+    if step.shape == "async":
+        return call
+
+    async def run_in_worker() -> None:
+        check_blocking_result(step, await anyio.to_thread.run_sync(call))
+
+    return run_in_worker

@@ -18,7 +18,7 @@ from asynchooks.execution._priority import PriorityLike, get_priority, priority_
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["HookMode", "Registration", "check_choice", "registration_of"]
+__all__ = ["HookMode", "Registration", "check_choice", "check_positive", "registration_of"]
 
 HookMode: TypeAlias = Literal["background"]
 
@@ -113,6 +113,17 @@ def check_choice(what: str, value: Any, choices: tuple[str, ...]) -> Any:
         return value
     known = " or ".join(repr(choice) for choice in choices)
     raise UnknownOptionError(f"{what} is {value!r}; give {known}.{did_you_mean(str(value), choices)}")
+
+
+def check_positive(name: str, value: Any, kind: type[int | float]) -> Any:
+    """Return ``value`` if it is a positive number of the kind; raise ValueError otherwise."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float) if kind is float else kind)
+        or not value > 0
+    ):
+        raise ValueError(f"HookExecutor({name}={value!r}): give a positive {kind.__name__}.")
+    return value
 
 
 def _check_methods(hook: object, name: str, custom_points: Collection[str]) -> frozenset[str]:

@@ -97,14 +97,14 @@ def checked_custom_hooks(custom_hooks: Any) -> Sequence[Any]:
     )
 
 
-def checked_randomness(randomness: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return ``seed`` (or None) and ``deterministic``."""
+def checked_randomness(randomness: Mapping[str, Any] | None) -> tuple[int | None, bool]:
+    """Return the seed (or None), and whether torch is asked for deterministic algorithms."""
     options = {"seed": None, "deterministic": False, **(randomness or {})}
     reject_unknown("randomness", set(options) - {"seed", "deterministic"}, ("seed", "deterministic"))
     seed = options["seed"]
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
         raise ConfigError(f"randomness: seed is an int from 0 to 2**32 - 1, or None, not {seed!r}.")
-    return options
+    return seed, bool(options["deterministic"])
 
 
 def resolve_train_loop(cfg: Any, *, scope: str | None = None) -> tuple[Any, dict[str, Any]]:
@@ -135,6 +135,8 @@ def resolve_train_loop(cfg: Any, *, scope: str | None = None) -> tuple[Any, dict
 
 def resolve_eval_loop(cfg: Any, mode: str, *, scope: str | None = None) -> tuple[Any, dict[str, Any]]:
     """Return the class of the validation or test loop and its options."""
+    if cfg is None:
+        cfg = {}
     if not isinstance(cfg, Mapping):
         raise ConfigError(f"{mode}_cfg is a dict, usually the empty dict(), not {cfg!r}.")
     kind = "ValLoop" if mode == "val" else "TestLoop"

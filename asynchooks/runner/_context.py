@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -21,9 +21,11 @@ from asynchooks import checkpoint as checkpoints
 from asynchooks._version import __version__
 from asynchooks.errors import ForeignCheckpointError
 from asynchooks.execution import HookExecutor, RunnerView, current_executor
-from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._message_hub import MessageHub
 from asynchooks.runner._random import rng_state
+
+if TYPE_CHECKING:
+    from asynchooks.runner._log_processor import LogProcessor
 
 __all__ = ["RunContext"]
 

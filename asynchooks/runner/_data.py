@@ -10,14 +10,16 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from asynchooks.errors import ConfigError
 from asynchooks.runner._random import restore_rng, rng_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["BatchFeed", "dataset_of", "length_of"]
 
@@ -106,8 +108,6 @@ class BatchFeed:
         sampler = _sampler(self.loader)
         if isinstance(state["sampler_seed"], int) and hasattr(sampler, "seed"):
             sampler.seed = state["sampler_seed"]
-        if self.passes:
-            _set_epoch(self.loader, self.passes)
         if state["in_pass"]:
             self._resume = dict(state)
         else:
@@ -116,13 +116,13 @@ class BatchFeed:
     def skip_to(self, passes: int, done: int) -> None:
         """Take up a position of which only the numbers are known; random orders start anew."""
         self.passes = passes
-        if passes:
-            _set_epoch(self.loader, passes)
-        if done:
+        if passes or done:
             self._resume = {"done": done, "generators": None}
 
     def _continue_pass(self, state: dict[str, Any]) -> None:
         self.drawn, start = state["done"], state["generators"]
+        if self.passes:  # a hook may have set the epoch that it knows, which counts no passes
+            _set_epoch(self.loader, self.passes)
         if self._tracked is not None:
             self._tracked.replay(start, self.drawn)
             self._batches = iter(self._source)

@@ -7,9 +7,8 @@ copy on the accelerator; it is read when somebody asks for numbers, which may be
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asynchooks.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 __all__ = ["HistoryBuffer", "Scalar", "Window"]
 

@@ -7,17 +7,19 @@ on the training thread, and reads the same in both modes.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TYPE_CHECKING
 
 import torch
 
 from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
 from asynchooks.registry import LOG_PROCESSORS
-from asynchooks.runner._history import Window
+
+if TYPE_CHECKING:
+    from asynchooks.runner._history import Window
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["LogMode", "LogProcessor", "LogRecord"]
 
@@ -123,7 +125,7 @@ class LogProcessor:
         rates = [name for name in plain if name.endswith("lr")]
         words += [" ".join(f"{name}: {plain.pop(name):.{self.num_digits}e}" for name in rates)]
         if all(name in plain for name in _TIMES) and record.eta is not None:
-            words.append(f"eta: {datetime.timedelta(seconds=int(record.eta))}")
+            words.append(f"eta: {dt.timedelta(seconds=int(record.eta))}")
             words += [self._word(name, plain.pop(name)) for name in _TIMES]
         if record.memory is not None:
             words.append(f"memory: {record.memory}")

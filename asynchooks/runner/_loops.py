@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import bisect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from asynchooks.errors import ConfigError
 from asynchooks.registry import LOOPS
 from asynchooks.runner._data import BatchFeed, length_of
 from asynchooks.runner._random import isolated_rng, restore_rng
 from asynchooks.runner._steps import device_of, to_device, train_step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["EpochBasedTrainLoop", "IterBasedTrainLoop", "TrainLoop"]
 

@@ -7,13 +7,15 @@ is passed over aloud by the checkpoint package; what was named and cannot be use
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from asynchooks import checkpoint as checkpoints
 from asynchooks.errors import ConfigError
 from asynchooks.runner._context import check_content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Source", "find_source", "read_checkpoint"]
 
@@ -65,6 +67,6 @@ def find_source(
 def _folders(runner: Any, options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for hook in runner.hooks:
         locate = getattr(hook, "checkpoint_folder", None)
-        if callable(locate):
+        if callable(locate):  # a checkpoint hook, which knows where it saves
             yield str(locate(runner)), getattr(hook, "backend_args", options)
     yield runner.work_dir, options

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
-import torch
-from torch import nn
 
 from asynchooks import checkpoint as checkpoints
 from asynchooks.errors import UnknownOptionError, did_you_mean
@@ -17,6 +14,11 @@ from asynchooks.runner._context import RunContext, check_content
 from asynchooks.runner._data import length_of
 from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._random import restore_rng
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["TrainState"]
 

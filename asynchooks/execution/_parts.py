@@ -1,0 +1,111 @@
+"""The parts in flight as data: who is there, what they hold, what is deferred. Guarded by the flight's lock."""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asynchooks.execution._backpressure import Room
+
+if TYPE_CHECKING:
+    from asynchooks.execution._part import Part
+    from asynchooks.execution._registration import Registration
+    from asynchooks.execution._scoreboard import Key
+
+__all__ = ["Limits", "Parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be in flight at once."""
+
+    max_in_flight: int
+    staging_budget: int
+
+
+class Parts:
+    """The parts in flight.
+
+    Attributes:
+        deferred: keys of the parts whose foreground is still to run on the training thread, in program order.
+        staged_bytes: captured bytes that are held, by parts and by captures that run now.
+    """
+
+    def __init__(self) -> None:
+        self.deferred: list[Key] = []
+        self.staged_bytes = 0
+        self._parts: dict[Key, Part] = {}
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._parts
+
+    def __getitem__(self, key: Key) -> Part:
+        return self._parts[key]
+
+    def get(self, key: Key) -> Part | None:
+        """Return the part of a key, or None."""
+        return self._parts.get(key)
+
+    def in_order(self) -> list[Part]:
+        """Return the parts in program order. Safe without the lock: a copy is atomic."""
+        return [part for _, part in sorted(self._parts.copy().items(), key=lambda item: item[0])]
+
+    def add(self, part: Part) -> None:
+        """Add a part."""
+        self._parts[part.key] = part
+        if part.deferred is not None:
+            insort(self.deferred, part.key)
+
+    def discard(self, part: Part) -> None:
+        """Remove a part, and give back the bytes that it holds."""
+        self._parts.pop(part.key, None)
+        if part.key in self.deferred:
+            self.deferred.remove(part.key)
+        self.staged_bytes -= part.reserved
+        part.reserved = 0
+
+    def pop_deferred(self, *, captures_may_run: bool) -> Part | None:
+        """Take the first deferred foreground part if it may run now.
+
+        Args:
+            captures_may_run: captures wait for nothing; False where an inline run is kept to.
+        """
+        if not self.deferred:
+            return None
+        part = self._parts[self.deferred[0]]
+        if not part.may_start and not (captures_may_run and part.step.shape == "capture"):
+            return None
+        self.deferred.pop(0)
+        return part
+
+    def of(self, registration: Registration, point: str) -> list[Part]:
+        """Return the background parts of a hook at a point, in program order."""
+        return [
+            part
+            for part in self.in_order()
+            if part.step.registration is registration
+            and part.step.point == point
+            and part.function is not None
+        ]
+
+    def touching(self, names: frozenset[str] | None) -> list[Part]:
+        """Return the parts that touch one of the resources, or may do so; None means all resources."""
+        return [
+            part
+            for part in self._parts.values()
+            if names is None or part.step.effects is None or part.step.effects.covers(names)
+        ]
+
+    def room(self, registration: Registration, limits: Limits, held_bytes: int) -> Room:
+        """Return how full it is for one more part of a hook that holds some bytes already."""
+        flying = [part for part in self._parts.values() if part.function is not None]
+        return Room(
+            in_flight=len(flying),
+            max_in_flight=limits.max_in_flight,
+            own_in_flight=sum(part.step.registration is registration for part in flying),
+            own_limit=registration.max_in_flight,
+            staged_bytes=self.staged_bytes - held_bytes,
+            held_bytes=held_bytes,
+            budget_bytes=limits.staging_budget,
+        )
