@@ -1,0 +1,308 @@
+"""A consistent copy of a nested state, taken at one instant on the training thread.
+
+Decides what is copied and how: every storage once, views and tied tensors rebuilt over the copy, containers
+rebuilt, and whatever only pickle understands through pickle. Knows no store and no hook. Plain clones for
+now: correct on every state; the copy into warm staging buffers has the same contract.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import Counter, OrderedDict, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from asynchooks.errors import CaptureError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Snapshot", "capture", "state_nbytes"]
+
+_ATOMS: frozenset[type] = frozenset(
+    {int, float, bool, str, complex, type(None), torch.Size, torch.dtype, torch.device, torch.layout}
+)
+_PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
+_WEIGHTS_ONLY_CONTAINERS: frozenset[type] = frozenset(
+    {dict, OrderedDict, Counter, list, tuple, set, bytearray}
+)
+
+_Path: TypeAlias = "tuple[_Path, str] | None"  # innermost last, rendered only for an error
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state at one instant. Nothing in it is shared with the training; it may be saved any number of times.
+
+    Attributes:
+        state: the same nested structure, its tensors on the CPU.
+        nbytes: bytes of tensor and array data that were copied.
+        unsafe: places of what ``torch.load(weights_only=True)`` will refuse, such as ``state['cfg']: Path``.
+    """
+
+    state: Any
+    nbytes: int
+    unsafe: tuple[str, ...] = ()
+
+
+def capture(state: Any) -> Snapshot:
+    """Copy a nested state. Called on the training thread; blocks for the copy, which it needs memory for.
+
+    Tensors that share storage share it in the copy, so views and tied weights come back tied. Tensors on a
+    device are copied to the CPU. Objects that are neither tensors nor plain containers are copied by pickling
+    them.
+
+    Raises:
+        CaptureError: names the place in the state that cannot be captured, and why.
+    """
+    copying = _Copying()
+    try:
+        copied = copying.copy(state, None)
+    except RecursionError as error:
+        raise CaptureError(
+            "the state is nested too deeply to be captured (Python's recursion limit)."
+        ) from error
+    return Snapshot(copied, copying.nbytes, tuple(copying.unsafe))
+
+
+def state_nbytes(state: Any) -> int:
+    """Bytes that `capture` will copy: every storage and array once. Cheap, copies nothing.
+
+    What hides inside an object that only pickle can take apart is not counted.
+    """
+    seen: set[object] = set()
+    waiting = [state]
+    nbytes = 0
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            parts: Iterable[torch.Tensor] = _inner_tensors(value)
+            for part in parts:
+                key, size = _extent(part)
+                nbytes += 0 if key in seen else size
+                seen.add(key)
+        elif isinstance(value, (dict, list, tuple, set, frozenset)):
+            if id(value) not in seen:
+                seen.add(id(value))
+                waiting.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, np.ndarray) and id(value) not in seen:
+            seen.add(id(value))
+            nbytes += value.nbytes
+    return nbytes
+
+
+class _Copying:
+    """One walk over a state. What was met is kept alive, so that no address is met twice by chance."""
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+        self.unsafe: list[str] = []
+        self._copies: dict[int, tuple[Any, Any]] = {}
+        self._storages: dict[object, tuple[torch.UntypedStorage, torch.dtype | None]] = {}
+
+    def copy(self, value: Any, path: _Path) -> Any:
+        kind = type(value)
+        if kind in _ATOMS:
+            return value
+        known = self._copies.get(id(value))
+        if known is not None:
+            return known[1]
+        copied = self._copy_new(value, kind, path)
+        self._copies[id(value)] = (value, copied)
+        return copied
+
+    def _copy_new(self, value: Any, kind: type, path: _Path) -> Any:  # noqa: C901, PLR0911 - one line per kind
+        if isinstance(value, torch.Tensor):
+            return self._copy_tensor(value, path)
+        if kind in (dict, OrderedDict, Counter, defaultdict):
+            return self._copy_dict(value, path)
+        if kind is list:
+            copied: list[Any] = []
+            self._copies[id(value)] = (value, copied)  # before the items: a list may hold itself
+            copied.extend(self._copy_items(value, path))
+            return copied
+        if kind is tuple or (isinstance(value, tuple) and hasattr(kind, "_make")):
+            self._note_unsafe(kind, path)
+            items = self._copy_items(value, path)
+            return tuple(items) if kind is tuple else kind._make(items)
+        if kind in (set, frozenset):
+            self._note_unsafe(kind, path)
+            return kind(self._copy_items(value, path))
+        if kind is bytes:
+            if not value:
+                self._note_unsafe(kind, path)  # protocol 2 pickles b"" as a call of `bytes`
+            return value
+        if kind is bytearray:
+            return bytearray(value)
+        if kind is np.ndarray and not value.dtype.hasobject:
+            self._note_unsafe(kind, path)
+            self.nbytes += value.nbytes
+            return value.copy(order="K")
+        if isinstance(value, (torch.UntypedStorage, torch.TypedStorage)):
+            return self._copy_storage_object(value, path)
+        return self._copy_by_pickle(value, path)
+
+    def _copy_items(self, values: Iterable[Any], path: _Path) -> list[Any]:
+        return [
+            value if type(value) in _ATOMS else self.copy(value, (path, f"[{index}]"))
+            for index, value in enumerate(values)
+        ]
+
+    def _copy_dict(self, value: Any, path: _Path) -> Any:
+        kind = type(value)
+        self._note_unsafe(kind, path)
+        copied = defaultdict(value.default_factory) if kind is defaultdict else kind()
+        self._copies[id(value)] = (value, copied)
+        for key, item in value.items():
+            place = (path, f"[{key!r}]")
+            copied[key if type(key) in _ATOMS else self.copy(key, place)] = (
+                item if type(item) in _ATOMS else self.copy(item, place)
+            )
+        if kind is OrderedDict and value.__dict__:  # a module's state_dict carries `_metadata` there
+            copied.__dict__.update(self.copy(value.__dict__, path))
+        return copied
+
+    def _copy_tensor(self, value: torch.Tensor, path: _Path) -> torch.Tensor:
+        if value.device.type == "meta":
+            _refuse(path, "a meta tensor, which has no data; materialize the module before training")
+        try:
+            copied = self._copy_data(value, path)
+        except (RuntimeError, NotImplementedError) as error:
+            _refuse(path, f"a {type(value).__name__} that torch cannot copy ({error})", error)
+        kind = type(value)
+        if isinstance(value, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, requires_grad=value.requires_grad)
+        elif kind is not torch.Tensor and not _is_wrapper(value):
+            copied = copied.as_subclass(kind)
+        if kind not in _PLAIN_TENSORS:
+            self._note_unsafe(kind, path)
+        attributes = vars(value)
+        if attributes and not _is_wrapper(value):
+            copied.__dict__.update(self.copy(attributes, path))
+        if value.requires_grad and not copied.requires_grad:
+            copied.requires_grad_(True)
+        return copied
+
+    def _copy_data(self, value: torch.Tensor, path: _Path) -> torch.Tensor:
+        with torch.no_grad():
+            if _is_wrapper(value):
+                names, context = cast("Any", value).__tensor_flatten__()
+                inner = {name: self.copy(getattr(value, name), (path, f".{name}")) for name in names}
+                rebuild = cast("Any", type(value)).__tensor_unflatten__
+                return cast("torch.Tensor", rebuild(inner, context, value.size(), value.stride()))
+            if not _is_strided(value):
+                self.nbytes += _extent(value)[1]
+                return value.detach().clone().cpu()
+            storage = self._copy_storage(value.untyped_storage(), value.dtype, path)
+            if value.numel() and not storage.nbytes():
+                _refuse(path, "a tensor whose storage was freed; gather the parameters first")
+            copied = torch.empty(0, dtype=value.dtype).set_(
+                storage, value.storage_offset(), value.size(), value.stride()
+            )
+            if value.is_conj():
+                copied = copied.conj()
+            return torch._neg_view(copied) if value.is_neg() else copied  # noqa: SLF001 - torch has no public way
+
+    def _copy_storage(
+        self, storage: torch.UntypedStorage, dtype: torch.dtype | None, path: _Path
+    ) -> torch.UntypedStorage:
+        key = _storage_key(storage)
+        copied, known_dtype = self._storages.get(key, (None, dtype))
+        if copied is not None:
+            if known_dtype != dtype:
+                _refuse(
+                    path,
+                    f"memory that the state also holds as {known_dtype}; torch.save takes one dtype: clone it",
+                )
+            return copied
+        copied = torch.UntypedStorage(storage.nbytes())  # type: ignore[no-untyped-call]
+        copied.copy_(storage)
+        self.nbytes += storage.nbytes()
+        self._storages[key] = (copied, dtype)
+        return copied
+
+    def _copy_storage_object(self, value: torch.UntypedStorage | torch.TypedStorage, path: _Path) -> Any:
+        if isinstance(value, torch.TypedStorage):
+            copied = self._copy_storage(value._untyped_storage, value.dtype, path)  # noqa: SLF001 - `untyped()` warns
+            return torch.TypedStorage(wrap_storage=copied, dtype=value.dtype, _internal=True)  # type: ignore[no-untyped-call]
+        return self._copy_storage(value, torch.uint8, path)
+
+    def _copy_by_pickle(self, value: Any, path: _Path) -> Any:
+        self._note_unsafe(type(value), path)
+        held: list[Any] = []
+
+        class Taking(pickle.Pickler):
+            def persistent_id(_, part: Any) -> int | None:  # noqa: N805 - `self` is the walk
+                if not isinstance(part, (torch.Tensor, torch.UntypedStorage, torch.TypedStorage)):
+                    return None
+                held.append(self.copy(part, path))
+                return len(held) - 1
+
+        class Giving(pickle.Unpickler):
+            def persistent_load(_, index: int) -> Any:  # noqa: N805
+                return held[index]
+
+        buffer = io.BytesIO()
+        try:
+            Taking(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+            buffer.seek(0)
+            return Giving(buffer).load()
+        except (CaptureError, RecursionError):
+            raise
+        except Exception as error:  # noqa: BLE001 - it runs the object's own code, which raises what it likes
+            _refuse(path, f"a {type(value).__qualname__} that pickle cannot take ({error})", error)
+
+    def _note_unsafe(self, kind: type, path: _Path) -> None:
+        if kind in _WEIGHTS_ONLY_CONTAINERS or kind in torch.serialization.get_safe_globals():
+            return
+        if len(self.unsafe) < 8:
+            self.unsafe.append(f"{_render(path)}: {kind.__qualname__}")
+
+
+def _inner_tensors(value: torch.Tensor) -> list[torch.Tensor]:
+    if not _is_wrapper(value):
+        return [value]
+    names, _ = cast("Any", value).__tensor_flatten__()
+    return [part for name in names for part in _inner_tensors(getattr(value, name))]
+
+
+def _extent(value: torch.Tensor) -> tuple[object, int]:
+    """What identifies the memory of a tensor, and how long it is."""
+    if value.device.type == "meta":
+        return id(value), 0
+    if _is_strided(value):
+        storage = value.untyped_storage()
+        return _storage_key(storage), storage.nbytes()
+    if value.layout is torch.sparse_coo:
+        return id(value), value._indices().nbytes + value._values().nbytes  # noqa: SLF001 - the public ones refuse uncoalesced tensors
+    return id(value), value.numel() * value.element_size()
+
+
+def _is_wrapper(value: torch.Tensor) -> bool:
+    return bool(is_traceable_wrapper_subclass(value))
+
+
+def _is_strided(value: torch.Tensor) -> bool:
+    return value.layout is torch.strided and not value.is_quantized and not value.is_nested
+
+
+def _storage_key(storage: torch.UntypedStorage) -> object:
+    address = storage.data_ptr()
+    return (storage.device, address, storage.nbytes()) if address else storage._cdata  # noqa: SLF001 - as torch.save does
+
+
+def _refuse(path: _Path, what: str, cause: BaseException | None = None) -> NoReturn:
+    raise CaptureError(f"cannot capture {_render(path)}: {what}.") from cause
+
+
+def _render(path: _Path) -> str:
+    parts: list[str] = []
+    while path is not None:
+        path, part = path
+        parts.append(part)
+    return "state" + "".join(reversed(parts))

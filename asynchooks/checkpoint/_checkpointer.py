@@ -1,0 +1,333 @@
+"""The stations of a save in their order: serialize, persist, commit, point, prune.
+
+Decides the order and what depends on what; every station's own rules live in its module. Knows no hook.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import torch
+
+from asynchooks import _version
+from asynchooks.checkpoint._catalog import committed, info_of, pointed_name, url_of
+from asynchooks.checkpoint._commit import announce, point, publish, remove, withdraw
+from asynchooks.checkpoint._content import Content, checksum, chunk_plan, digest
+from asynchooks.checkpoint._manifest import POINTERS, Manifest, SavedAs, check_name, temporary_name
+from asynchooks.checkpoint._retention import removable
+from asynchooks.checkpoint._serialize import Serialized, serialize
+from asynchooks.checkpoint._storage import Stopped, Store, open_store
+from asynchooks.checkpoint._transfer import Transfer
+from asynchooks.errors import CheckpointError
+from asynchooks.instrument import Instrument, Span, SpanKind
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+
+    from asynchooks.checkpoint._capture import Snapshot
+    from asynchooks.checkpoint._manifest import CheckpointInfo
+    from asynchooks.checkpoint._retention import RetentionPolicy
+    from asynchooks.checkpoint._storage import Entry
+
+__all__ = ["Checkpointer"]
+
+logger = logging.getLogger(__name__)
+
+_DEADLINE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a caller of `save` asked for, checked."""
+
+    snapshot: Snapshot
+    name: str
+    step: int
+    epoch: int | None
+    metrics: Mapping[str, float]
+    pointer: SavedAs | None
+    keep: RetentionPolicy | None
+    group: str
+
+
+class Checkpointer:
+    """Saves snapshots into one folder of a store, one at a time.
+
+    Making one opens no connection; `check` finds out early whether the store takes writes.
+
+    Args:
+        url: the folder: a path, a URL that fsspec knows, or a `Store`.
+        storage_options: fsspec's for the URL's protocol; what they leave open comes from the environment.
+        run_id: the run that saves. A resumed run goes on under the id of the checkpoint that it resumed from
+            (`CheckpointInfo.run_id`), so that its retention goes on too. A new id by default.
+        instrument: is told of the persist, commit and prune spans.
+        deadline_s: longest time without progress of any call to the store, after which it fails.
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str] | Store,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        instrument: Instrument | None = None,
+        deadline_s: float = _DEADLINE_S,
+    ) -> None:
+        if not deadline_s > 0:
+            raise ValueError(f"deadline_s is a number of seconds above 0, not {deadline_s!r}")
+        self._store = open_store(url, storage_options, deadline_s=deadline_s)
+        self._run_id = run_id or uuid.uuid4().hex
+        self._instrument = instrument
+        self._deadline_s = deadline_s
+        self._one_at_a_time = anyio.Lock()
+        self._known: dict[str, tuple[Entry, Manifest]] = {}
+        self._previous: Manifest | None = None
+        self._created_ns = 0
+        self._warned_unsafe = False
+
+    @property
+    def url(self) -> str:
+        """The folder, without credentials."""
+        return self._store.url
+
+    @property
+    def run_id(self) -> str:
+        """The id under which this checkpointer saves and prunes."""
+        return self._run_id
+
+    async def save(
+        self,
+        snapshot: Snapshot,
+        *,
+        name: str,
+        step: int,
+        epoch: int | None = None,
+        metrics: Mapping[str, float] | None = None,
+        pointer: SavedAs | None = None,
+        keep: RetentionPolicy | None = None,
+        group: str | None = None,
+    ) -> CheckpointInfo:
+        """Serialize, persist, commit; then set the pointer; then prune. Called on an event loop.
+
+        Cancelled before the data is visible, it gives up promptly and leaves nothing; after that it first
+        finishes the commit and the pointer. When it returns, the checkpoint is durable.
+
+        Args: snapshot: what `capture` returned; its state must be a dict. name: file name in the folder. A
+            committed checkpoint of that name is replaced, whole at every instant. step: training steps done.
+            epoch: epochs done, where the loop counts them. metrics: numbers that retention may choose by.
+            pointer: also name it in ``last_checkpoint`` or ``best_checkpoint``. keep: then delete what this
+            policy does not keep, of this run and group; None deletes nothing. group: what retention compares
+            it with: by default all that was saved with the same pointer (None counts as last).
+
+        Raises: StorageError: it was not committed; the message says the URL, the step, the attempts and what
+            to do. When only the pointer or the pruning failed, a note on the error says that the checkpoint
+            is committed.
+        """
+        request = _checked(snapshot, name, step, epoch, metrics, pointer, keep, group)
+        async with self._one_at_a_time:
+            transfer = Transfer(
+                f"saving {url_of(self._store, name)} (step {step})", deadline_s=self._deadline_s
+            )
+            try:
+                return await transfer.run(partial(self._save, request, transfer))
+            except CheckpointError as error:
+                raise _at_step(error, request) from error.__cause__
+
+    def save_sync(self, snapshot: Snapshot, **options: Any) -> CheckpointInfo:
+        """`save` for a script without an event loop; blocks until the checkpoint is durable."""
+        return anyio.run(partial(self.save, snapshot, **options))
+
+    async def check(self) -> None:
+        """Write, list and delete a probe: a wrong URL, key or permission fails now, not at the first save.
+
+        Raises:
+            StorageError: the store cannot be reached or refuses.
+            CheckpointNotFoundError: the bucket does not exist.
+        """
+        transfer = Transfer(f"checking {self.url}", deadline_s=self._deadline_s)
+        await transfer.run(partial(transfer.call, partial(_probe, self._store), stoppable=True))
+
+    def check_sync(self) -> None:
+        """`check` for a script without an event loop."""
+        anyio.run(self.check)
+
+    async def _save(self, request: _Request, transfer: Transfer) -> CheckpointInfo:
+        manifest, serialized = await transfer.call(partial(self._prepare, request), stoppable=True)
+        self._report_oddities(request, manifest)
+        with self._span("persist", manifest):
+            await self._persist(manifest, serialized.content, transfer)
+        with self._span("commit", manifest):
+            await transfer.call(partial(publish, self._store, manifest))
+        self._previous = manifest
+        info = info_of(self._store, manifest)
+        logger.info("step %d: saved %s (%d bytes)", info.step, info.url, info.nbytes)
+        try:
+            if request.pointer is not None:
+                await transfer.call(partial(point, self._store, request.pointer, manifest.name))
+            if request.keep is not None:
+                with self._span("prune", manifest):
+                    await transfer.call(
+                        partial(self._prune, request.keep, manifest, transfer), stoppable=True
+                    )
+        except CheckpointError as error:
+            error.add_note(f"The checkpoint itself is committed: {info.url}")
+            raise
+        return info
+
+    def _prepare(self, request: _Request) -> tuple[Manifest, Serialized]:
+        save_id = uuid.uuid4().hex
+        serialized = serialize(request.snapshot.state, save_id)
+        content, start, end = serialized.content, serialized.start, serialized.end
+        chunks = checksum(content, chunk_plan(content.nbytes, start, end))
+        inside = [chunk.digest for chunk in chunks[1 : len(chunks) - 1]] if start < end else []
+        self._created_ns = max(time.time_ns(), self._created_ns + 1)
+        manifest = Manifest(
+            name=request.name,
+            step=request.step,
+            epoch=request.epoch,
+            metrics=request.metrics,
+            chunks=chunks,
+            tensors=digest([text.encode() for text in inside]) if inside else "",
+            created_ns=self._created_ns,
+            run_id=self._run_id,
+            save_id=save_id,
+            group=request.group,
+            saved_as=request.pointer,
+            versions={
+                "asynchooks": _version.__version__,
+                "torch": str(torch.__version__),
+                "python": platform.python_version(),
+            },
+        )
+        return manifest, serialized
+
+    async def _persist(self, manifest: Manifest, content: Content, transfer: Transfer) -> None:
+        try:
+            await transfer.call(partial(announce, self._store, manifest), stoppable=True)
+            await transfer.call(
+                partial(self._store.put, manifest.name, content, progress=transfer.progress), stoppable=True
+            )
+        except (CheckpointError, Stopped):
+            try:
+                await transfer.call(partial(withdraw, self._store, manifest))
+            except (
+                CheckpointError
+            ) as error:  # a store that is down; the failure on its way is the one to report
+                logger.debug("could not withdraw the next manifest of %s: %s", manifest.name, error)
+            raise
+        if self._instrument is not None:
+            self._instrument.count("checkpoint.bytes", content.nbytes)
+
+    def _prune(self, policy: RetentionPolicy, saved: Manifest, transfer: Transfer) -> None:
+        """Delete what may go. Called on a worker thread, after `saved` is committed and pointed to."""
+        manifests = committed(self._store, known=self._known)
+        self._created_ns = max(self._created_ns, *(manifest.created_ns for manifest in manifests))
+        mine = {
+            manifest.save_id: manifest
+            for manifest in manifests
+            if manifest.run_id == self._run_id and manifest.group == saved.group
+        }
+        protected = {saved.name, *(pointed_name(self._store, pointer) or "" for pointer in POINTERS)}
+        infos = [info_of(self._store, manifest) for manifest in mine.values()]
+        for info in removable(policy, infos, protected=protected):
+            transfer.progress(0)
+            remove(self._store, mine[info.save_id])
+            logger.info("step %d: pruned %s", saved.step, info.url)
+            transfer.progress(1)
+
+    def _report_oddities(self, request: _Request, manifest: Manifest) -> None:
+        if request.snapshot.unsafe and not self._warned_unsafe:
+            self._warned_unsafe = True
+            logger.warning(
+                "step %d: %s holds what torch.load(weights_only=True) refuses, so that restoring it needs "
+                "weights_only=False: %s",
+                request.step,
+                request.name,
+                "; ".join(request.snapshot.unsafe),
+            )
+        before = self._previous
+        if (
+            before is not None
+            and manifest.tensors
+            and before.tensors == manifest.tensors
+            and before.step != manifest.step
+        ):
+            logger.warning(
+                "step %d: %s holds bit-identical tensors to %s of step %d: nothing was trained between them, "
+                "or the state was captured wrongly",
+                manifest.step,
+                manifest.name,
+                before.name,
+                before.step,
+            )
+
+    @contextmanager
+    def _span(self, kind: SpanKind, manifest: Manifest) -> Iterator[None]:
+        start_ns = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            if self._instrument is not None:
+                self._instrument.record(
+                    Span(
+                        kind=kind,
+                        hook="checkpointer",
+                        point="",
+                        start_ns=start_ns,
+                        end_ns=time.perf_counter_ns(),
+                        step=manifest.step,
+                        detail={"name": manifest.name, "bytes": manifest.nbytes},
+                    )
+                )
+
+
+def _checked(
+    snapshot: Snapshot,
+    name: str,
+    step: int,
+    epoch: int | None,
+    metrics: Mapping[str, float] | None,
+    pointer: SavedAs | None,
+    keep: RetentionPolicy | None,
+    group: str | None,
+) -> _Request:
+    if not isinstance(snapshot.state, dict):
+        raise TypeError(f"a checkpoint's state is a dict, not a {type(snapshot.state).__name__}")
+    if pointer is not None and pointer not in POINTERS:
+        raise ValueError(f"pointer is one of {[*POINTERS]} or None, not {pointer!r}")
+    if keep is not None and not hasattr(keep, "keeps"):
+        raise TypeError(f"keep is a retention policy such as KeepLast(3), not {keep!r}")
+    return _Request(
+        snapshot=snapshot,
+        name=check_name(name),
+        step=int(step),
+        epoch=None if epoch is None else int(epoch),
+        metrics={str(key): float(value) for key, value in (metrics or {}).items()},
+        pointer=pointer,
+        keep=keep,
+        group=group or pointer or "last",
+    )
+
+
+def _at_step(error: CheckpointError, request: _Request) -> CheckpointError:
+    """The same error with the step in its message."""
+    told = type(error)(f"step {request.step}: {error}")
+    for note in getattr(error, "__notes__", ()):
+        told.add_note(note)
+    return told
+
+
+def _probe(store: Store) -> None:
+    name = temporary_name(uuid.uuid4().hex)
+    store.put(name, Content.of(b"asynchooks writes here"))
+    store.entries()
+    store.delete(name)

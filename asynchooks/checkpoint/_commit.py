@@ -1,0 +1,56 @@
+"""Making a checkpoint exist, and making it cease to exist.
+
+Decides the order of the small writes around the data, so that at every instant each name is a whole
+checkpoint or none, and a replaced one is the old or the new. Every function is one step; the order between
+them is the checkpointer's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asynchooks.checkpoint._catalog import url_of, written_by
+from asynchooks.checkpoint._content import Content
+from asynchooks.checkpoint._manifest import Manifest, SavedAs, manifest_name, next_manifest_name, pointer_name
+
+if TYPE_CHECKING:
+    from asynchooks.checkpoint._storage import Store
+
+__all__ = ["announce", "point", "publish", "remove", "withdraw"]
+
+
+def announce(store: Store, manifest: Manifest) -> None:
+    """Before the data: write the next manifest.
+
+    Data that replaces a committed checkpoint is described from the moment it appears, and data that a kill
+    leaves without a manifest is provably a leftover.
+    """
+    store.put(next_manifest_name(manifest.name), Content.of(manifest.to_json()))
+
+
+def withdraw(store: Store, manifest: Manifest) -> None:
+    """After the data failed: remove the next manifest, unless only the answer was lost and the data is there."""
+    if written_by(store, manifest.name) != manifest.save_id:
+        store.delete(next_manifest_name(manifest.name))
+
+
+def publish(store: Store, manifest: Manifest) -> None:
+    """After the data is durable: write the manifest. From here on the checkpoint is committed."""
+    store.put(manifest_name(manifest.name), Content.of(manifest.to_json()))
+    store.delete(next_manifest_name(manifest.name))
+
+
+def point(store: Store, pointer: SavedAs, name: str) -> None:
+    """Replace a pointer file: one line, the checkpoint's absolute path or URL, as MMEngine's users know it."""
+    store.put(pointer_name(pointer), Content.of(url_of(store, name).encode()))
+
+
+def remove(store: Store, manifest: Manifest) -> None:
+    """Delete a committed checkpoint: its manifest before its data, so that a half-deleted one is none.
+
+    The next manifest stands while the data goes, so that `sweep` can prove what a kill leaves.
+    """
+    announce(store, manifest)
+    store.delete(manifest_name(manifest.name))
+    store.delete(manifest.name)
+    store.delete(next_manifest_name(manifest.name))

@@ -1,0 +1,257 @@
+"""What is inside a checkpoint: the small JSON file beside it, its names and its meaning.
+
+Decides the format of the manifest, the names that belong to a checkpoint and which names are safe. Pure: it
+reads no file and no clock. Anything that a later version adds is ignored, anything that it changes raises the
+version.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError, UnsafePathError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "MANIFEST_SUFFIX",
+    "NEXT_SUFFIX",
+    "POINTERS",
+    "TEMPORARY",
+    "CheckpointInfo",
+    "Chunk",
+    "Manifest",
+    "SavedAs",
+    "check_name",
+    "manifest_name",
+    "next_manifest_name",
+    "pointer_name",
+    "temporary_name",
+]
+
+FORMAT = "asynchooks.checkpoint"
+VERSION = 1
+MANIFEST_SUFFIX = ".manifest.json"
+NEXT_SUFFIX = ".manifest.next.json"
+MAX_NAME_BYTES = 200
+
+SavedAs = Literal["last", "best"]
+POINTERS: Mapping[SavedAs, str] = {"last": "last_checkpoint", "best": "best_checkpoint"}
+
+TEMPORARY = re.compile(r"\.asynchooks-[0-9a-f]{32}\.tmp")
+"""Names of files that are being written; nothing else has such a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of bytes in a file and its xxh3 (128 bits, hexadecimal)."""
+
+    nbytes: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """A committed checkpoint, as lists, retention and the resume see it.
+
+    Attributes:
+        name: file name in its folder.
+        url: where it is; an absolute path on a local disk. Without credentials.
+        step: training steps done at the capture.
+        epoch: epochs done at the capture; None where the loop counts none.
+        metrics: what was measured, finite or not.
+        nbytes: length of the file.
+        created_ns: nanoseconds since 1970 (UTC); grows from save to save of one checkpointer.
+        run_id: the run that saved it; a resumed run goes on under the same id.
+        save_id: never used twice, also when a name is.
+        group: retention compares checkpoints of one group only.
+        saved_as: the pointer that was set to it, if any.
+    """
+
+    name: str
+    url: str
+    step: int
+    epoch: int | None
+    metrics: Mapping[str, float]
+    nbytes: int
+    created_ns: int
+    run_id: str
+    save_id: str
+    group: str
+    saved_as: SavedAs | None = None
+
+    @property
+    def created(self) -> datetime:
+        """When it was saved, in UTC."""
+        return datetime.fromtimestamp(self.created_ns / 1e9, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The whole content of a manifest file."""
+
+    name: str
+    step: int
+    epoch: int | None
+    metrics: Mapping[str, float]
+    chunks: tuple[Chunk, ...]
+    tensors: str
+    created_ns: int
+    run_id: str
+    save_id: str
+    group: str
+    saved_as: SavedAs | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the file that it describes."""
+        return sum(chunk.nbytes for chunk in self.chunks)
+
+    def info(self, url: str) -> CheckpointInfo:
+        """The public part, of a checkpoint at `url`."""
+        return CheckpointInfo(
+            name=self.name,
+            url=url,
+            step=self.step,
+            epoch=self.epoch,
+            metrics=dict(self.metrics),
+            nbytes=self.nbytes,
+            created_ns=self.created_ns,
+            run_id=self.run_id,
+            save_id=self.save_id,
+            group=self.group,
+            saved_as=self.saved_as,
+        )
+
+    def to_json(self) -> bytes:
+        """The manifest file's bytes: standard JSON, where a metric that is not finite is a string."""
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "layout": "torch.save",
+            "name": self.name,
+            "step": self.step,
+            "epoch": self.epoch,
+            "metrics": {key: _from_float(value) for key, value in self.metrics.items()},
+            "files": [
+                {
+                    "name": self.name,
+                    "size": self.nbytes,
+                    "checksum": "xxh3_128",
+                    "chunks": [[chunk.nbytes, chunk.digest] for chunk in self.chunks],
+                }
+            ],
+            "tensors": self.tensors,
+            "run_id": self.run_id,
+            "save_id": self.save_id,
+            "group": self.group,
+            "saved_as": self.saved_as,
+            "created": datetime.fromtimestamp(self.created_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
+            "created_ns": self.created_ns,
+            "versions": dict(self.versions),
+        }
+        return json.dumps(document, indent=1, allow_nan=False).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes, *, where: str) -> Manifest:
+        """Read a manifest file's bytes.
+
+        Raises:
+            ForeignCheckpointError: it is another program's, or a newer version's.
+            CorruptCheckpointError: it is damaged.
+        """
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise CorruptCheckpointError(
+                f"{where}: the manifest is no JSON ({error}); it is damaged."
+            ) from error
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise ForeignCheckpointError(f"{where}: not a manifest of this kind: expected format {FORMAT!r}.")
+        if not isinstance(document.get("version"), int) or document["version"] > VERSION:
+            raise ForeignCheckpointError(
+                f"{where}: manifest version {document.get('version')!r}; this release reads up to {VERSION}. "
+                "Upgrade asynchooks to load it."
+            )
+        try:
+            return cls._from_document(document)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise CorruptCheckpointError(f"{where}: the manifest lacks or garbles {error}.") from error
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any]) -> Manifest:
+        (file,) = document["files"]
+        saved_as = document["saved_as"]
+        if saved_as not in (None, *POINTERS):
+            raise ValueError(f"saved_as={saved_as!r}")
+        manifest = cls(
+            name=check_name(document["name"]),
+            step=int(document["step"]),
+            epoch=None if document["epoch"] is None else int(document["epoch"]),
+            metrics={str(key): float(value) for key, value in document["metrics"].items()},
+            chunks=tuple(Chunk(int(nbytes), str(digest)) for nbytes, digest in file["chunks"]),
+            tensors=str(document["tensors"]),
+            created_ns=int(document["created_ns"]),
+            run_id=str(document["run_id"]),
+            save_id=str(document["save_id"]),
+            group=str(document["group"]),
+            saved_as=saved_as,
+            versions={str(key): str(value) for key, value in document["versions"].items()},
+        )
+        if manifest.nbytes != file["size"] or file["name"] != manifest.name:
+            raise ValueError("files")
+        return manifest
+
+
+def check_name(name: str) -> str:
+    """Return the name if it is one safe path component that no other file of the folder uses.
+
+    Raises: UnsafePathError: it would leave the folder, hide, or collide with a manifest, pointer or temporary
+        file.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a checkpoint's name is a string such as 'epoch_5.pth', not {name!r}")
+    if not name or name in (".", "..") or any(sign in name for sign in "/\\\0\n\r"):
+        raise UnsafePathError(
+            f"{name!r} is no name inside the checkpoint folder; use one such as 'epoch_5.pth'."
+        )
+    if name.startswith(".") or name.endswith((MANIFEST_SUFFIX, NEXT_SUFFIX)) or name in POINTERS.values():
+        raise UnsafePathError(
+            f"{name!r} is reserved for a manifest, pointer or temporary file; use another name."
+        )
+    if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
+        raise UnsafePathError(
+            f"{name!r} is longer than {MAX_NAME_BYTES} bytes; its manifest would not fit a file name."
+        )
+    return name
+
+
+def manifest_name(name: str) -> str:
+    """The manifest of the checkpoint `name`."""
+    return name + MANIFEST_SUFFIX
+
+
+def next_manifest_name(name: str) -> str:
+    """The manifest of the data that is about to replace the committed checkpoint `name`."""
+    return name + NEXT_SUFFIX
+
+
+def pointer_name(pointer: SavedAs) -> str:
+    """The file that names the last or the best checkpoint."""
+    return POINTERS[pointer]
+
+
+def temporary_name(unique: str) -> str:
+    """The name under which data is written before it is visible; `unique` is 32 hexadecimal digits."""
+    return f".asynchooks-{unique}.tmp"
+
+
+def _from_float(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)

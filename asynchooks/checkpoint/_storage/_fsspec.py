@@ -1,0 +1,140 @@
+"""Any folder that fsspec reaches and no better way is known for: temporary name, then the store's own rename.
+
+Where a rename is a copy (memory, or an object store without obstore), a file can be seen while it is copied;
+readers then trust the manifest alone, which is written last.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import uuid
+from contextlib import closing, suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from asynchooks.checkpoint._content import CHUNK_BYTES
+from asynchooks.checkpoint._manifest import temporary_name
+from asynchooks.checkpoint._storage._errors import Guard, redact_url
+from asynchooks.checkpoint._storage._store import Entry, Progress, unlimited
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from fsspec import AbstractFileSystem
+
+    from asynchooks.checkpoint._content import Content
+
+__all__ = ["FsspecStore"]
+
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci"}
+
+
+class FsspecStore:
+    """A folder of an fsspec file system."""
+
+    def __init__(
+        self,
+        filesystem: AbstractFileSystem,
+        folder: str,
+        *,
+        url: str,
+        secrets: tuple[str, ...] = (),
+        deadline_s: float = 120.0,
+    ) -> None:
+        self._filesystem: Any = filesystem
+        self._folder = folder.rstrip("/")
+        self._url = redact_url(url).rstrip("/")
+        self._guard = Guard(self._url, secrets=secrets, attempts=5, deadline_s=deadline_s)
+        protocol = filesystem.protocol
+        protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+        self._appears_whole = bool(protocols & _OBJECT_STORES)
+
+    @property
+    def url(self) -> str:
+        """The folder's URL without credentials."""
+        return self._url
+
+    def put(self, name: str, content: Content, *, progress: Progress = unlimited) -> None:
+        """Write under a temporary name and rename; directly, where an object appears whole by itself."""
+        self._guard.call("write", name, lambda: self._put(name, content, progress))
+
+    def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
+        """Yield the file's bytes."""
+        with self._guard.translated("read", name):
+            file = self._filesystem.open(self._path(name), "rb", block_size=chunk_bytes)
+        with closing(file):
+            while True:
+                with self._guard.translated("read", name):
+                    piece = file.read(chunk_bytes)
+                if not piece:
+                    return
+                yield memoryview(piece)
+
+    def entries(self) -> Mapping[str, Entry]:
+        """The files of the folder."""
+        return self._guard.call("list", "", self._entries)
+
+    def delete(self, name: str) -> None:
+        """Remove the file."""
+        self._guard.call("delete", name, lambda: self._delete(name))
+
+    def is_being_written(self, name: str) -> bool:
+        """False: nothing tells whether another process still writes."""
+        del name
+        return False
+
+    def _path(self, name: str) -> str:
+        return posixpath.join(self._folder, name)
+
+    def _put(self, name: str, content: Content, progress: Progress) -> None:
+        self._filesystem.makedirs(self._folder, exist_ok=True)
+        target = self._path(name if self._appears_whole else temporary_name(uuid.uuid4().hex))
+        file = self._filesystem.open(target, "wb")
+        try:
+            for piece in content.chunks():
+                file.write(piece)
+                progress(piece.nbytes)
+            file.close()
+            if not self._appears_whole:
+                self._filesystem.mv(target, self._path(name))
+        except BaseException:
+            self._discard(file, target)
+            raise
+
+    def _discard(self, file: Any, target: str) -> None:
+        """Drop a file that was not written whole; the first error is on its way, others say nothing new."""
+        if self._appears_whole:
+            with suppress(Exception):
+                file.discard()
+            file.closed = True  # else the collector's close() would complete the upload
+        else:
+            with suppress(Exception):
+                file.close()
+            with suppress(Exception):
+                self._filesystem.rm_file(target)
+
+    def _delete(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._filesystem.rm_file(self._path(name))
+
+    def _entries(self) -> dict[str, Entry]:
+        self._filesystem.invalidate_cache(self._folder)
+        try:
+            listing = self._filesystem.ls(self._folder, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {
+            posixpath.basename(item["name"]): Entry(int(item["size"] or 0), _modified_s(item))
+            for item in listing
+            if item["type"] == "file"
+        }
+
+
+def _modified_s(item: Mapping[str, Any]) -> float | None:
+    for key in ("mtime", "modified", "LastModified", "last_modified", "created"):
+        value = item.get(key)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, (int, float)):
+            return float(value)
+    return None

@@ -1,0 +1,153 @@
+"""A folder on a local disk or NFS: temporary name beside the file, fsync, `os.replace`, fsync of the folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from asynchooks.checkpoint._content import CHUNK_BYTES
+from asynchooks.checkpoint._manifest import temporary_name
+from asynchooks.checkpoint._storage._errors import Guard
+from asynchooks.checkpoint._storage._store import Entry, Progress, unlimited
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from asynchooks.checkpoint._content import Content
+
+__all__ = ["LocalStore"]
+
+_WRITE_BYTES = 16 * 2**20
+_IOV_MAX = 1024
+
+
+class LocalStore:
+    """A folder; it is made, with its parents, when the first file is written.
+
+    A file that is being written holds a lock, which its process cannot outlive: `is_being_written` asks for
+    it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, deadline_s: float = 120.0) -> None:
+        self._folder = os.path.abspath(os.fspath(folder))  # noqa: PTH100 - may be NFS: resolve() would follow links
+        self._guard = Guard(self._folder, attempts=5, deadline_s=deadline_s)
+
+    @property
+    def url(self) -> str:
+        """The folder's absolute path."""
+        return self._folder
+
+    def put(self, name: str, content: Content, *, progress: Progress = unlimited) -> None:
+        """Write, fsync, replace, fsync the folder."""
+        self._guard.call("write", name, lambda: self._put(name, content, progress))
+
+    def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
+        """Yield the file's bytes."""
+        with self._guard.translated("read", name):
+            file = open(self._path(name), "rb", buffering=0)  # noqa: SIM115, PTH123 - closed below, also by a generator's close
+        with file:
+            while True:
+                with self._guard.translated("read", name):
+                    piece = file.read(chunk_bytes)
+                if not piece:
+                    return
+                yield memoryview(piece)
+
+    def entries(self) -> Mapping[str, Entry]:
+        """The regular files of the folder."""
+        return self._guard.call("list", "", self._entries)
+
+    def delete(self, name: str) -> None:
+        """Unlink."""
+        self._guard.call("delete", name, lambda: self._delete(name))
+
+    def is_being_written(self, name: str) -> bool:
+        """Whether a process holds the lock of a temporary file, or that cannot be found out."""
+        with self._guard.translated("inspect", name):
+            try:
+                descriptor = os.open(self._path(name), os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return False
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+            finally:
+                os.close(descriptor)
+            return False
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)  # noqa: PTH118
+
+    def _put(self, name: str, content: Content, progress: Progress) -> None:
+        os.makedirs(self._folder, exist_ok=True)  # noqa: PTH103
+        temporary = self._path(temporary_name(uuid.uuid4().hex))
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with suppress(OSError):  # a file system without locks: `is_being_written` then always says yes
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _write(descriptor, content, progress)
+            os.fsync(descriptor)
+            os.replace(temporary, self._path(name))  # noqa: PTH105
+        except BaseException:
+            with suppress(OSError):  # the first failure is the one to report
+                os.unlink(temporary)  # noqa: PTH108
+            raise
+        finally:
+            os.close(descriptor)
+        self._sync_folder()
+
+    def _delete(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self._path(name))  # noqa: PTH108
+            self._sync_folder()
+
+    def _entries(self) -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
+        try:
+            with os.scandir(self._folder) as listing:
+                for item in listing:
+                    with suppress(FileNotFoundError):  # removed meanwhile
+                        status = item.stat()
+                        if stat.S_ISREG(status.st_mode):
+                            found[item.name] = Entry(status.st_size, status.st_mtime)
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write(descriptor: int, content: Content, progress: Progress) -> None:
+    """Write all buffers, gathered by the kernel and not by Python; a write may end short."""
+    batch: list[memoryview] = []
+    batched = 0
+    for buffer in content.buffers:
+        for start in range(0, buffer.nbytes, _WRITE_BYTES):
+            piece = buffer[start : start + _WRITE_BYTES]
+            batch.append(piece)
+            batched += piece.nbytes
+            if batched >= _WRITE_BYTES or len(batch) == _IOV_MAX:
+                _write_batch(descriptor, batch)
+                progress(batched)
+                batch, batched = [], 0
+    _write_batch(descriptor, batch)
+    progress(batched)
+
+
+def _write_batch(descriptor: int, batch: list[memoryview]) -> None:
+    while batch:
+        written = os.writev(descriptor, batch)
+        while batch and written >= batch[0].nbytes:
+            written -= batch.pop(0).nbytes
+        if written:
+            batch[0] = batch[0][written:]

@@ -1,0 +1,124 @@
+"""Which kind of store serves a URL."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import fsspec
+import fsspec.config
+
+from asynchooks.checkpoint._manifest import check_name
+from asynchooks.checkpoint._storage._errors import Guard, redact_url
+from asynchooks.checkpoint._storage._fsspec import FsspecStore
+from asynchooks.checkpoint._storage._local import LocalStore
+from asynchooks.checkpoint._storage._object_options import client_options
+from asynchooks.errors import ConfigError, UnknownOptionError, UnsafePathError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asynchooks.checkpoint._storage._store import Store
+
+__all__ = ["open_folder", "open_store"]
+
+_SCHEMES = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "az": "az",
+    "abfs": "az",
+    "abfss": "az",
+    "adl": "az",
+}
+_DEADLINE_S = 120.0
+
+
+def open_store(
+    url: str | os.PathLike[str] | Store,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    deadline_s: float = _DEADLINE_S,
+) -> Store:
+    """The folder at `url`: a path, or any URL that fsspec knows. Opens no connection yet.
+
+    `storage_options` are fsspec's for that protocol (for S3: ``key``, ``secret``, ``endpoint_url``, ...);
+    what they leave open comes from the environment. A `Store` is returned as it is.
+
+    Raises:
+        ConfigError: an option or protocol that does not exist, or a package that is missing.
+    """
+    if not isinstance(url, (str, os.PathLike)):
+        return url
+    text = os.fspath(url)
+    options = dict(storage_options or {})
+    scheme, separator, _ = text.partition("://")
+    if not separator or scheme in ("file", "local"):
+        if options.keys() - {"auto_mkdir"}:
+            raise UnknownOptionError(f"a local folder takes no storage options, but got {sorted(options)}")
+        return LocalStore(text.partition("://")[2] if separator else text, deadline_s=deadline_s)
+    if scheme in _SCHEMES and "::" not in text and find_spec("obstore") is not None:
+        return _open_object_store(text, _SCHEMES[scheme], options, deadline_s)
+    try:
+        filesystem, folder = fsspec.core.url_to_fs(text, **options)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"cannot open {redact_url(text)}: {error}") from error
+    return FsspecStore(filesystem, folder, url=text, secrets=_secrets(text, options), deadline_s=deadline_s)
+
+
+def open_folder(
+    url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> tuple[Store, str]:
+    """The folder that holds the file at `url`, and the file's name."""
+    text = os.fspath(url)
+    if "://" not in text:
+        text = os.path.abspath(text)  # noqa: PTH100 - a URL's folder must not be resolved through links
+    folder, _, name = text.rstrip("/").rpartition("/")
+    if folder.endswith(":/") or not name:
+        raise UnsafePathError(f"{redact_url(text)} names no file in a folder.")
+    return open_store(folder or "/", storage_options), check_name(name)
+
+
+def _open_object_store(url: str, scheme: str, options: dict[str, Any], deadline_s: float) -> Store:
+    from obstore.exceptions import BaseError
+    from obstore.store import from_url
+
+    from asynchooks.checkpoint._storage._object import ObjectStore
+
+    parts = urlsplit(url)
+    if not parts.netloc:
+        raise UnsafePathError(f"{redact_url(url)} names no bucket.")
+    merged = {**fsspec.config.conf.get(parts.scheme, {}), **options}
+    prepared = client_options(scheme, merged, os.environ, deadline_s=deadline_s)
+    target = (
+        f"{parts.scheme.replace('s3a', 's3').replace('gcs', 'gs')}://{parts.netloc}{parts.path.rstrip('/')}"
+    )
+    try:
+        client: Any = from_url(
+            target,
+            config=dict(prepared.config),  # type: ignore[call-overload] # typed per store, chosen at run time
+            client_options=dict(prepared.client),
+            retry_config=dict(prepared.retry),
+        )
+    except (BaseError, ValueError, TypeError) as error:
+        secrets = _secrets(url, merged)
+        text = str(error).partition("\n")[0]
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        raise UnknownOptionError(
+            f"cannot open {redact_url(url)}: {text}. Known are the options of s3fs, gcsfs or adlfs."
+        ) from None
+    return ObjectStore(client, url=redact_url(target), secrets=_secrets(url, merged))
+
+
+def _secrets(url: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    password = urlsplit(url).password
+    from_environment = [
+        value
+        for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+        if len(value := os.environ.get(name, "")) >= 8
+    ]
+    return (*Guard.secrets_of(dict(options)), *([password] if password else []), *from_environment)

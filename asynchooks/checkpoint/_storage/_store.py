@@ -1,0 +1,75 @@
+"""What a store must do. One folder, flat names, files that appear whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from asynchooks.checkpoint._content import CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from asynchooks.checkpoint._content import Content
+
+__all__ = ["Entry", "Progress", "Store", "read_all", "unlimited"]
+
+Progress: TypeAlias = "Callable[[int], None]"
+"""Told how many more bytes the store has taken. What it raises stops the transfer, which cleans up and
+re-raises it."""
+
+
+def unlimited(nbytes: int) -> None:
+    """Let the transfer go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A visible file: its length, and when it was written (seconds since 1970; None: the store has no times)."""
+
+    nbytes: int
+    modified_s: float | None
+
+
+class Store(Protocol):
+    """One folder of a store. Methods block, may be called from any thread, and raise `CheckpointError` only.
+
+    Implement it to keep checkpoints somewhere that fsspec does not reach; `asynchooks.testing.StoreSuite`
+    checks it.
+    """
+
+    @property
+    def url(self) -> str:
+        """The folder, without credentials: an absolute path on a local disk."""
+
+    def put(self, name: str, content: Content, *, progress: Progress = unlimited) -> None:
+        """Write a whole file, replacing one of that name. It is visible whole or, on any failure, not at all.
+
+        When it returns, the file is durable. What `progress` raises stops it promptly; nothing is left
+        behind.
+        """
+
+    def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
+        """Yield a file's bytes in order, in pieces of about `chunk_bytes`. Closing it ends the transfer.
+
+        Raises:
+            CheckpointNotFoundError: no such file; raised at the first piece.
+        """
+
+    def entries(self) -> Mapping[str, Entry]:
+        """All files directly in the folder; empty when the folder does not exist yet.
+
+        Raises:
+            CheckpointNotFoundError: what must exist beforehand, such as a bucket, does not.
+        """
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens when it is not there."""
+
+    def is_being_written(self, name: str) -> bool:
+        """Whether a process still writes a temporary file. False where nothing can tell: then age decides."""
+
+
+def read_all(store: Store, name: str) -> bytes:
+    """A small file's bytes."""
+    return b"".join(store.read(name))

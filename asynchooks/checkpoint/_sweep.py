@@ -1,0 +1,86 @@
+"""What killed runs leave behind, and its removal.
+
+Decides what is provably a leftover: files under our temporary names whose writer is gone, and data beside a
+next manifest that says that this very data was being saved or removed. Everything else is left alone, also
+when it looks useless: a file without a manifest may be somebody's copy.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from asynchooks.checkpoint._catalog import find_committed, read_manifest, url_of, written_by
+from asynchooks.checkpoint._commit import publish
+from asynchooks.checkpoint._manifest import NEXT_SUFFIX, TEMPORARY, manifest_name
+from asynchooks.checkpoint._storage import open_store
+from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from asynchooks.checkpoint._storage import Entry, Store
+
+__all__ = ["sweep"]
+
+logger = logging.getLogger(__name__)
+
+_OLD_S = 24 * 3600.0
+
+
+def sweep(
+    url: str | os.PathLike[str] | Store,
+    *,
+    older_than_s: float = _OLD_S,
+    storage_options: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Remove leftovers of killed runs from a folder, and return their names. Blocks.
+
+    Touched are only files last written more than `older_than_s` ago (one day: longer than any save in
+    flight): temporary files of this package that no process holds, and what a save or a removal that was cut
+    short left beside its next manifest. A replacement that was cut short after its data was durable is
+    finished. Unfinished multipart uploads are not visible as files: give the bucket a lifecycle rule that
+    aborts them (AbortIncompleteMultipartUpload).
+    """
+    store = open_store(url, storage_options)
+    entries = store.entries()
+    limit_s = time.time() - older_than_s
+    removed: list[str] = []
+    for name in sorted(entries):
+        modified_s = entries[name].modified_s
+        if modified_s is None or modified_s > limit_s:
+            continue
+        for leftover in _leftovers(store, entries, name):
+            store.delete(leftover)
+            removed.append(leftover)
+            logger.info("swept %s", url_of(store, leftover))
+    return removed
+
+
+def _leftovers(store: Store, entries: Mapping[str, Entry], name: str) -> Iterator[str]:
+    """What to delete because of one old file, in the order in which to delete it."""
+    if TEMPORARY.fullmatch(name):
+        if not store.is_being_written(name):
+            yield name
+    elif name.endswith(NEXT_SUFFIX):
+        data = name.removesuffix(NEXT_SUFFIX)
+        committed = find_committed(store, data)
+        if committed is not None:
+            publish(store, committed)  # writes the manifest of what is there, and deletes the next one
+            return
+        if data in entries and manifest_name(data) not in entries:
+            if not _is_described(store, name, data):
+                return
+            yield data
+        yield name
+
+
+def _is_described(store: Store, next_name: str, data: str) -> bool:
+    try:
+        described = read_manifest(store, next_name)
+    except (CorruptCheckpointError, ForeignCheckpointError):
+        return False
+    return described is not None and described.save_id == written_by(store, data)

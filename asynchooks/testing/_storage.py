@@ -1,0 +1,183 @@
+"""Stores that fail or crawl on purpose, over a real one.
+
+Decides when a call goes wrong; everything else is the inner store's. Pass one to `Checkpointer` in place of a
+URL.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from asynchooks.checkpoint import Content, Entry, Progress, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["Call", "Fault", "FaultyStore", "SlowStore"]
+
+Operation: TypeAlias = Literal["put", "read", "entries", "delete"]
+
+_CHUNK_BYTES = 16 * 2**20
+
+
+def _unlimited(nbytes: int) -> None:
+    """Let the transfer go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that a store received."""
+
+    operation: Operation
+    name: str
+
+
+@dataclass(slots=True)
+class Fault:
+    """Makes matching calls raise.
+
+    Attributes:
+        error: makes the exception.
+        operation: which calls; None for all.
+        name: part of the file's name; empty for all.
+        after_bytes: let a put get so far first; the file is then partly written when it fails.
+        skip: let so many matching calls through first.
+        times: then fail so many; None for ever.
+    """
+
+    error: Callable[[], Exception]
+    operation: Operation | None = None
+    name: str = ""
+    after_bytes: int = 0
+    skip: int = 0
+    times: int | None = None
+
+    def is_hit(self, call: Call) -> bool:
+        """Count the call and say whether it fails."""
+        if self.operation not in (None, call.operation) or self.name not in call.name:
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        if self.times is not None:
+            if not self.times:
+                return False
+            self.times -= 1
+        return True
+
+
+@dataclass(slots=True)
+class FaultyStore:
+    """A store whose calls fail as told, and that remembers every call in `calls`."""
+
+    inner: Store
+    faults: list[Fault] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The inner store's."""
+        return self.inner.url
+
+    def put(self, name: str, content: Content, *, progress: Progress = _unlimited) -> None:
+        """Write, or fail on the way."""
+        fault = self._hit(Call("put", name))
+        if fault is None:
+            self.inner.put(name, content, progress=progress)
+            return
+        taken = 0
+
+        def fail_on_the_way(nbytes: int) -> None:
+            nonlocal taken
+            taken += nbytes
+            progress(nbytes)
+            if taken >= fault.after_bytes:
+                raise fault.error()
+
+        if not fault.after_bytes:
+            raise fault.error()
+        self.inner.put(name, content, progress=fail_on_the_way)
+
+    def read(self, name: str, *, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[memoryview]:
+        """Read, or fail at the first piece."""
+        self._raise_if_hit(Call("read", name))
+        yield from self.inner.read(name, chunk_bytes=chunk_bytes)
+
+    def entries(self) -> Mapping[str, Entry]:
+        """List, or fail."""
+        self._raise_if_hit(Call("entries", ""))
+        return self.inner.entries()
+
+    def delete(self, name: str) -> None:
+        """Delete, or fail."""
+        self._raise_if_hit(Call("delete", name))
+        self.inner.delete(name)
+
+    def is_being_written(self, name: str) -> bool:
+        """The inner store's answer."""
+        return self.inner.is_being_written(name)
+
+    def _raise_if_hit(self, call: Call) -> None:
+        fault = self._hit(call)
+        if fault is not None:
+            raise fault.error()
+
+    def _hit(self, call: Call) -> Fault | None:
+        with self._lock:
+            self.calls.append(call)
+            return next((fault for fault in self.faults if fault.is_hit(call)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class SlowStore:
+    """A store at a rate and a latency, both paid on the calling worker thread, which sleeps without the GIL.
+
+    Attributes:
+        inner: the store that does the work.
+        bytes_per_s: of puts and reads, each by itself.
+        latency_s: of every call.
+    """
+
+    inner: Store
+    bytes_per_s: float
+    latency_s: float = 0.0
+
+    @property
+    def url(self) -> str:
+        """The inner store's."""
+        return self.inner.url
+
+    def put(self, name: str, content: Content, *, progress: Progress = _unlimited) -> None:
+        """Write slowly."""
+        time.sleep(self.latency_s)
+
+        def pay(nbytes: int) -> None:
+            time.sleep(nbytes / self.bytes_per_s)
+            progress(nbytes)
+
+        self.inner.put(name, content, progress=pay)
+
+    def read(self, name: str, *, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[memoryview]:
+        """Read slowly."""
+        time.sleep(self.latency_s)
+        for piece in self.inner.read(name, chunk_bytes=chunk_bytes):
+            time.sleep(piece.nbytes / self.bytes_per_s)
+            yield piece
+
+    def entries(self) -> Mapping[str, Entry]:
+        """List after the latency."""
+        time.sleep(self.latency_s)
+        return self.inner.entries()
+
+    def delete(self, name: str) -> None:
+        """Delete after the latency."""
+        time.sleep(self.latency_s)
+        self.inner.delete(name)
+
+    def is_being_written(self, name: str) -> bool:
+        """The inner store's answer."""
+        return self.inner.is_being_written(name)
