@@ -14,6 +14,7 @@
     │   └── DrainTimeoutError          TimeoutError: in-flight work did not finish in time
     ├── ConfigError                    ValueError: a wrong value in a configuration
     │   ├── UnknownNameError           KeyError: no such registry entry, priority, policy ...
+    │   ├── DuplicateNameError         KeyError: the registry entry exists already
     │   └── UnknownOptionError         TypeError: no such argument
     └── CheckpointError
         ├── CaptureError               TypeError: the state holds what cannot be captured
@@ -46,6 +47,7 @@ __all__ = [
     "ConfigError",
     "CorruptCheckpointError",
     "DrainTimeoutError",
+    "DuplicateNameError",
     "ExecutorClosedError",
     "ExecutorError",
     "ForeignCheckpointError",
@@ -142,6 +144,13 @@ class ConfigError(AsyncHooksError, ValueError):
 
 class UnknownNameError(ConfigError, KeyError):
     """A name is in no registry; the message lists what is near."""
+
+    def __str__(self) -> str:  # KeyError would show the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
+class DuplicateNameError(ConfigError, KeyError):
+    """A registry holds another object under this name already."""
 
     def __str__(self) -> str:  # KeyError would show the repr of the message
         return str(self.args[0]) if self.args else ""

@@ -89,6 +89,7 @@ class HookExecutor:
         self.mode: ExecutionMode = check_choice("HookExecutor(mode=...)", mode, get_args(ExecutionMode))
         self.ordering: Ordering = check_choice("HookExecutor(ordering=...)", ordering, get_args(Ordering))
         self.grace_period = check_positive("grace_period", grace_period, float)
+        self.instrument = instrument
         if isinstance(points, str):
             raise TypeError(f"HookExecutor(points={points!r}): give a collection of names.")
         self._flight = Flight(
@@ -208,6 +209,11 @@ class HookExecutor:
             Deferred(context, arguments),
             lambda step, view: whole_body(step, view, frozen),
         )
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether a capture runs now, so that `reserve` may be called."""
+        return self._flight.foreground.is_capturing
 
     def reserve(self, nbytes: int) -> None:
         """Reserve room in the staging budget for a copy that this capture is about to make.

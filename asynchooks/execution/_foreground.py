@@ -34,6 +34,11 @@ class Foreground:
         self._captures: list[Capturing] = []
 
     @property
+    def is_capturing(self) -> bool:
+        """Whether a capture runs now."""
+        return bool(self._captures)
+
+    @property
     def capturing(self) -> Capturing:
         """The capture that runs now."""
         if not self._captures:

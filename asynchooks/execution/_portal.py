@@ -86,7 +86,7 @@ class Portal:
     def _wake(self, *, always: bool = False) -> None:
         if self._sleeping or always:
             self._sleeping = False
-            with contextlib.suppress(BlockingIOError):  # full: it is awake already
+            with contextlib.suppress(OSError):  # full: it is awake already; closed: it has just ended
                 self._sender.send(b"\0")
 
     def _run(self) -> None:

@@ -1,0 +1,25 @@
+"""The synchronous loops: a Runner in MMEngine's manner, and the state for any loop of one's own."""
+
+from asynchooks.runner._eval_loops import TestLoop, ValLoop
+from asynchooks.runner._history import HistoryBuffer
+from asynchooks.runner._log_processor import LogProcessor, LogRecord
+from asynchooks.runner._loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from asynchooks.runner._message_hub import MessageHub
+from asynchooks.runner._runner import Runner
+from asynchooks.runner._samplers import DefaultSampler, InfiniteSampler
+from asynchooks.runner._state import TrainState
+
+__all__ = [
+    "Runner",
+    "TrainState",
+    "EpochBasedTrainLoop",
+    "IterBasedTrainLoop",
+    "ValLoop",
+    "TestLoop",
+    "MessageHub",
+    "HistoryBuffer",
+    "LogProcessor",
+    "LogRecord",
+    "DefaultSampler",
+    "InfiniteSampler",
+]

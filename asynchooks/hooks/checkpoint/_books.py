@@ -1,0 +1,101 @@
+"""What the run remembers of its checkpoints, in the message hub, so that every checkpoint carries it along.
+
+Keys: ``last_ckpt``, ``keep_ckpt_ids``, ``best_score``, ``best_ckpt`` (with ``_{metric}`` where there are several). They
+are written before the capture, so they may name a file that is not durable yet, or never will be.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asynchooks.execution._hook import BackgroundPart
+    from asynchooks.hooks.checkpoint._best import Best
+    from asynchooks.hooks.checkpoint._folder import Folder
+
+__all__ = ["Claim", "Claims", "recall"]
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """Entries that say that a save has happened, while it is still to happen.
+
+    Attributes:
+        entries: what was written.
+        before: what stood there before.
+        part: the save; dead once the executor has dropped it.
+        is_kept: whether the save is committed.
+    """
+
+    entries: Mapping[str, Any]
+    before: Mapping[str, Any]
+    part: weakref.ref[BackgroundPart] | None = None
+    is_kept: bool = False
+
+    def kept_by(self, save: BackgroundPart) -> BackgroundPart:
+        """Return the save as a background part that keeps the claim when it is committed."""
+
+        async def save_and_keep() -> None:
+            await save()
+            self.is_kept = True
+
+        self.part = weakref.ref(save_and_keep)
+        return save_and_keep
+
+    def withdraw(self, hub: Any) -> None:
+        """Take the entries back, those that nothing has replaced since."""
+        for key, value in self.entries.items():
+            if hub.get_info(key) != value:
+                continue
+            if self.before[key] is None:
+                hub.pop_info(key)
+            else:
+                hub.update_info(key, self.before[key])
+
+
+class Claims:
+    """The claims that are not settled yet. Training thread only.
+
+    A save may be skipped or replaced for lack of room, or fail with a warning. The next one must not compare its
+    score with that of a checkpoint that does not exist.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[Claim] = []
+
+    @contextmanager
+    def claim(self, hub: Any, entries: Mapping[str, Any]) -> Iterator[Claim]:
+        """Write entries to the hub for a capture; take them back when it fails, or there is no room for it."""
+        claim = Claim(entries, {key: hub.get_info(key) for key in entries})
+        hub.update_info_dict(entries)
+        try:
+            yield claim
+        except BaseException:
+            claim.withdraw(hub)
+            raise
+        self._open.append(claim)
+
+    def settle(self, hub: Any) -> None:
+        """Take back, newest first, what was claimed for saves that will never be committed."""
+        for claim in reversed(self._open):
+            is_dropped = claim.part is not None and claim.part() is None
+            if is_dropped and not claim.is_kept:
+                claim.withdraw(hub)
+        self._open = [c for c in self._open if not c.is_kept and c.part is not None and c.part() is not None]
+
+
+def recall(hub: Any, folder: Folder, bests: Sequence[Best], resumed_at: int) -> None:
+    """Take up best scores that the resumed checkpoint is too old to know, from the best checkpoints themselves.
+
+    A best checkpoint of a step after the resumed one belongs to what is trained again, and is left out.
+    """
+    for info in folder.committed():
+        for best in bests:
+            score = info.metrics.get(best.metric)
+            is_its = info.group == best.prefix and info.step <= resumed_at and score is not None
+            if is_its and best.improves(score, hub.get_info(best.score_key)):
+                hub.update_info_dict({best.score_key: score, best.path_key: info.url})

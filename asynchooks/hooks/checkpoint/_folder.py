@@ -1,0 +1,124 @@
+"""The folder of one run's checkpoints: what is saved there, in which order, and what is published at the end.
+
+Glue between the hook and the checkpoint package, which does the work. What runs in the background here is never called
+twice at once: the executor runs the parts of one hook one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed
+
+from asynchooks.checkpoint import (
+    CheckpointInfo,
+    Checkpointer,
+    KeepLast,
+    Snapshot,
+    list_checkpoints,
+    state_nbytes,
+)
+from asynchooks.execution import current_executor
+
+if TYPE_CHECKING:
+    from asynchooks.execution._hook import BackgroundPart
+    from asynchooks.hooks.checkpoint._best import Best
+
+__all__ = ["Folder", "Save", "is_first_rank", "without"]
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """One checkpoint to be saved.
+
+    Attributes:
+        name: file name.
+        snapshot: what is in it.
+        meta: "epoch" and "iter" that are done.
+        keep: how many of its kind are kept; -1 for all.
+        best: the metric of which it is the best; None for a checkpoint of the interval.
+        metrics: what the validation measured.
+    """
+
+    name: str
+    snapshot: Snapshot
+    meta: Mapping[str, int]
+    keep: int = -1
+    best: Best | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Folder:
+    """Where a run's checkpoints go.
+
+    Args:
+        url: folder or URL.
+        options: fsspec's options.
+        run_id: the run, which a resumed run continues.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], run_id: str) -> None:
+        self._options = dict(options)
+        self._run_id = run_id
+        executor = current_executor()
+        instrument = None if executor is None else executor.instrument
+        self._checkpointer = Checkpointer(url, storage_options=self._options, run_id=run_id, instrument=instrument)
+
+    def check(self) -> None:
+        """Raise unless the store takes files. Blocks; called once, before there is anything to lose.
+
+        In a thread of its own: the training thread may have an event loop already, as in a notebook.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(self._checkpointer.check_sync).result()
+
+    def url_of(self, name: str) -> str:
+        """Return the address of a checkpoint, as it will be once it is saved."""
+        return f"{self._checkpointer.url.rstrip('/')}/{name}"
+
+    def committed(self) -> list[CheckpointInfo]:
+        """Return this run's committed checkpoints, oldest first. Blocks."""
+        infos = list_checkpoints(self._checkpointer.url, storage_options=self._options)
+        return [info for info in infos if info.run_id == self._run_id]
+
+    def committing(self, runner: Any, saves: Sequence[Save]) -> BackgroundPart:
+        """Return the background part that saves and tells the listeners, one checkpoint after the other."""
+        executor = current_executor()
+
+        async def commit() -> None:
+            for save in saves:
+                info = await self._save(save)
+                if executor is not None:
+                    meta = {**save.meta, "metrics": dict(save.metrics), "nbytes": info.nbytes}
+                    executor.fire_nowait("after_save_checkpoint", runner, path=info.url, meta=meta)
+
+        return commit
+
+    async def _save(self, save: Save) -> CheckpointInfo:
+        place: dict[str, Any] = {
+            "name": save.name,
+            "step": save.meta["iter"],
+            "epoch": save.meta["epoch"],
+            "metrics": save.metrics,
+        }
+        if save.best is not None:
+            return await self._checkpointer.save(
+                save.snapshot, **place, group=save.best.prefix, pointer="best", keep=KeepLast(1)
+            )
+        keep = KeepLast(save.keep) if save.keep > 0 else None
+        return await self._checkpointer.save(save.snapshot, **place, pointer="last", keep=keep)
+
+
+def without(snapshot: Snapshot, *keys: str) -> Snapshot:
+    """Return a snapshot that lacks some of its top-level keys; nothing is copied."""
+    state = {key: value for key, value in snapshot.state.items() if key not in keys}
+    return replace(snapshot, state=state, nbytes=state_nbytes(state))
+
+
+def is_first_rank() -> bool:
+    """Whether this process writes for all ranks."""
+    distributed = torch.distributed
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0

@@ -1,0 +1,86 @@
+"""A copy of the log files on another store, brought up to date while the run goes on.
+
+A run that is killed leaves its logs there up to the last copy. Whole files are copied, those that have changed; each
+appears whole or stays as it was. Runs in worker threads only.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from asynchooks.checkpoint import Content, open_store
+
+__all__ = ["Mirror"]
+
+
+class Mirror:
+    """Copies the log files below a folder to a store.
+
+    Args:
+        out_dir: folder or URL.
+        suffixes: endings of the files that are copied.
+        options: fsspec's options for the store.
+        keep_local: whether `finish` leaves the local files.
+        interval_s: seconds between two copies.
+
+    Raises:
+        ConfigError: the store's kind or an option is unknown.
+    """
+
+    def __init__(
+        self,
+        out_dir: str,
+        *,
+        suffixes: tuple[str, ...],
+        options: Mapping[str, Any],
+        keep_local: bool,
+        interval_s: float,
+    ) -> None:
+        open_store(out_dir, options)  # opens no connection, but knows a wrong option
+        self._out_dir = out_dir.rstrip("/")
+        self._suffixes = suffixes
+        self._options = options
+        self._keep_local = keep_local
+        self._interval_s = interval_s
+        self._copied: dict[Path, tuple[int, int]] = {}
+        self._due = 0.0
+
+    async def copy_if_due(self, log_dir: Path, run: str) -> None:
+        """Copy what has changed, unless the last copy is recent."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + self._interval_s
+            await anyio.to_thread.run_sync(self._copy, log_dir, run)
+
+    async def finish(self, log_dir: Path, run: str, logger: logging.Logger) -> None:
+        """Copy what has changed; then remove the local files, where they are not to be kept."""
+        await anyio.to_thread.run_sync(self._copy, log_dir, run)
+        if not self._keep_local:
+            await anyio.to_thread.run_sync(self._remove, log_dir, logger)
+
+    def _copy(self, log_dir: Path, run: str) -> None:
+        for path in self._files(log_dir):
+            status = path.stat()
+            version = (status.st_mtime_ns, status.st_size)
+            if self._copied.get(path) != version:
+                folder = "/".join((self._out_dir, run, *path.relative_to(log_dir).parent.parts))
+                open_store(folder, self._options).put(path.name, Content.of(path.read_bytes()))
+                self._copied[path] = version
+
+    def _remove(self, log_dir: Path, logger: logging.Logger) -> None:
+        for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+            if Path(handler.baseFilename).is_relative_to(log_dir.absolute()):
+                logger.removeHandler(handler)
+                handler.close()
+        for path in self._files(log_dir):
+            path.unlink()
+            self._copied.pop(path, None)
+
+    def _files(self, log_dir: Path) -> list[Path]:
+        return [p for p in sorted(log_dir.rglob("*")) if p.is_file() and p.name.endswith(self._suffixes)]

@@ -1,0 +1,124 @@
+"""Where log records go besides the terminal: JSON lines and TensorBoard event files.
+
+A sink appends, one record at a time, and holds nothing open between records: whatever ends the run, what was
+written stays readable and there is nothing to close. Runs in the background only; order is the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiofiles
+import anyio
+
+__all__ = ["JsonLines", "Record", "Sink", "TensorboardEvents", "TextLines"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One set of numbers.
+
+    Attributes:
+        mode: "train", "val" or "test".
+        step: iteration or epoch that they belong to.
+        numbers: name to value; values are numbers, or for a test whatever JSON can hold. Empty where there is only
+            text.
+        text: the lines as they stand on the terminal.
+    """
+
+    mode: str
+    step: int
+    numbers: Mapping[str, Any]
+    text: str = ""
+
+
+class Sink(Protocol):
+    """Receives records, one after the other, on the event loop."""
+
+    async def write(self, record: Record) -> None:
+        """Append one record; returns when the operating system has it."""
+
+
+class TextLines:
+    """The lines as they stand on the terminal, with the time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def write(self, record: Record) -> None:
+        """Append the lines."""
+        now = time.strftime("%Y/%m/%d %H:%M:%S")
+        await _append(self._path, "".join(f"{now} {line}\n" for line in record.text.splitlines()))
+
+
+class JsonLines:
+    """One JSON object per record and line: the numbers, ``mode`` and ``step``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def write(self, record: Record) -> None:
+        """Append one line."""
+        if not record.numbers:
+            return
+        line = json.dumps({"mode": record.mode, **record.numbers, "step": record.step}, default=_plain)
+        await _append(self._path, line + "\n")
+
+
+class TensorboardEvents:
+    """One event file of scalars, named ``{mode}/{name}``, as TensorBoard reads it.
+
+    Writes the records itself: TensorBoard's own writer keeps a thread and a buffer that somebody has to close.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / name
+
+    async def write(self, record: Record) -> None:
+        """Append one event."""
+        if not record.numbers:
+            return
+        await anyio.to_thread.run_sync(self._append, record)
+
+    def _append(self, record: Record) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        events = []
+        if not self._path.exists():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            events.append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        values = [
+            Summary.Value(tag=f"{record.mode}/{name}", simple_value=float(value))
+            for name, value in record.numbers.items()
+            if isinstance(value, int | float)
+        ]
+        events.append(Event(wall_time=time.time(), step=record.step, summary=Summary(value=values)))
+        with self._path.open("ab") as file:
+            writer = RecordWriter(file)
+            for event in events:
+                writer.write(event.SerializeToString())
+            file.flush()
+
+
+async def _append(path: Path, text: str) -> None:
+    await anyio.Path(path.parent).mkdir(parents=True, exist_ok=True)
+    async with aiofiles.open(path, "a", encoding="utf-8") as file:
+        await file.write(text)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold of a value that it does not know."""
+    for method in ("tolist", "item"):
+        if hasattr(value, method):
+            return getattr(value, method)()
+    return str(value)

@@ -1,0 +1,178 @@
+"""The optimizer wrapper: one way to say "backward and maybe step", with accumulation and clipping.
+
+Decides when gradients become a step. Knows nothing of mixed precision, loops or logs; the newest gradient
+norm stays a tensor, since reading it here would stop the device once per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asynchooks.errors import ConfigError
+from asynchooks.registry import OPTIM_WRAPPERS, check_options
+
+__all__ = ["OptimWrapper"]
+
+_CLIPPERS = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}
+
+
+@OPTIM_WRAPPERS.register_module()
+class OptimWrapper:
+    """Runs backward on every loss, and a step of the optimizer on every ``accumulative_counts``-th.
+
+    Args:
+        optimizer: a built torch optimizer.
+        accumulative_counts: losses per step, at least 1. Each loss is divided by it; the last, shorter group
+            of a run is divided by its own length.
+        clip_grad: arguments of `torch.nn.utils.clip_grad_norm_`, such as ``dict(max_norm=35)``; with
+            ``type="value"``, of `clip_grad_value_`. None clips nothing.
+
+    Attributes:
+        grad_norm: the norm before clipping of the newest step, a 0-d tensor on the gradients' device; None
+            before the first step and where nothing is clipped by norm.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        accumulative_counts: int = 1,
+        clip_grad: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ConfigError(f"OptimWrapper wraps a torch.optim.Optimizer, not {optimizer!r}.")
+        if (
+            isinstance(accumulative_counts, bool)
+            or not isinstance(accumulative_counts, int)
+            or accumulative_counts < 1
+        ):
+            raise ConfigError(f"accumulative_counts is an int of at least 1, not {accumulative_counts!r}.")
+        self.optimizer = optimizer
+        self.accumulative_counts = accumulative_counts
+        self.clip_grad = _clip_options(clip_grad)
+        self.grad_norm: Tensor | None = None
+        self._counts = 0
+        self._max_counts = -1
+        self._remainder = 0
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's own parameter groups."""
+        return self.optimizer.param_groups
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The optimizer's defaults."""
+        return self.optimizer.defaults
+
+    @property
+    def is_accumulating(self) -> bool:
+        """Whether gradients of earlier losses wait for their step."""
+        return self._counts % self.accumulative_counts != 0 and self._counts != self._max_counts
+
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:  # noqa: ARG002
+        """Say where the run starts and ends, in iterations; ``max_counts=-1`` where the end is unknown."""
+        self._counts = init_counts
+        self._max_counts = max_counts
+        self._remainder = max_counts % self.accumulative_counts if max_counts > 0 else 0
+
+    def update_params(
+        self,
+        loss: Tensor,
+        step_kwargs: Mapping[str, Any] | None = None,
+        zero_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add the gradients of one loss; step and clear them when their group is complete."""
+        self.backward(self.scale_loss(loss))
+        if self.should_update():
+            self.step(**(step_kwargs or {}))
+            self.zero_grad(**(zero_kwargs or {}))
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """Return the loss divided by the number of losses that share its step."""
+        if self.accumulative_counts == 1:
+            return loss
+        in_tail = self._remainder and self._counts >= self._max_counts - self._remainder
+        return loss / (self._remainder if in_tail else self.accumulative_counts)
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Run backward and count the loss."""
+        loss.backward(**kwargs)  # type: ignore[no-untyped-call]
+        self._counts += 1
+
+    def step(self, **kwargs: Any) -> None:
+        """Clip, if configured, and step the optimizer."""
+        if self.clip_grad is not None:
+            self._clip()
+        self.optimizer.step(**kwargs)
+
+    def zero_grad(self, **kwargs: Any) -> None:
+        """Clear the gradients."""
+        self.optimizer.zero_grad(**kwargs)
+
+    def should_update(self) -> bool:
+        """Whether the losses since the last step are a complete group, or the run ends here."""
+        return not self.is_accumulating
+
+    def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Return the context in which the forward pass runs; a subclass may cast in it."""
+        return nullcontext()
+
+    def get_lr(self) -> dict[str, list[float]]:
+        """Return ``{"lr": [one per parameter group]}``."""
+        return {"lr": [group["lr"] for group in self.param_groups]}
+
+    def get_momentum(self) -> dict[str, list[float]]:
+        """Return ``{"momentum": [one per parameter group]}``: momentum, else the first beta, else 0."""
+        return {"momentum": [_momentum(group) for group in self.param_groups]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the optimizer's state."""
+        self.optimizer.load_state_dict(state_dict)
+
+    def accumulated_grads(self) -> list[Tensor | None]:
+        """Return the gradients that wait for their step, in the order of the parameter groups."""
+        return [p.grad for p in self._parameters()]
+
+    def load_accumulated_grads(self, grads: list[Tensor | None]) -> None:
+        """Put back what `accumulated_grads` returned."""
+        for parameter, grad in zip(self._parameters(), grads, strict=True):
+            parameter.grad = None if grad is None else grad.to(parameter.device, copy=True)
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _clip(self) -> None:
+        kind, options = self.clip_grad or ("", {})
+        parameters = [p for p in self._parameters() if p.grad is not None]
+        if not parameters:
+            return
+        norm = _CLIPPERS[kind](parameters, **options)
+        self.grad_norm = norm.detach() if isinstance(norm, Tensor) else None
+
+
+def _clip_options(clip_grad: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]] | None:
+    if clip_grad is None:
+        return None
+    if not isinstance(clip_grad, Mapping):
+        raise ConfigError(f"clip_grad is a dict such as dict(max_norm=35, norm_type=2), not {clip_grad!r}.")
+    options = dict(clip_grad)
+    kind = options.pop("type", "norm")
+    if kind not in _CLIPPERS:
+        raise ConfigError(f"clip_grad clips by type='norm' or type='value', not {kind!r}.")
+    check_options(_CLIPPERS[kind], {"parameters": (), **options})
+    return kind, options
+
+
+def _momentum(group: Mapping[str, Any]) -> float:
+    if "momentum" in group:
+        return float(group["momentum"])
+    return float(group["betas"][0]) if "betas" in group else 0.0

@@ -1,0 +1,258 @@
+"""What hooks see of a run, whoever owns the loop: counters, numbers, the checkpoint's content.
+
+Decides what stands in a checkpoint and how a run takes it up again. Knows no file: it captures, and others
+save. The keys are MMEngine's; one more, ``resume``, holds what a bit-identical continuation needs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from asynchooks import checkpoint as checkpoints
+from asynchooks._version import __version__
+from asynchooks.errors import ForeignCheckpointError
+from asynchooks.execution import HookExecutor, RunnerView, current_executor
+from asynchooks.runner._message_hub import MessageHub
+from asynchooks.runner._random import rng_state
+
+if TYPE_CHECKING:
+    from asynchooks.runner._log_processor import LogProcessor
+
+__all__ = ["RunContext"]
+
+logger = logging.getLogger(__name__)
+
+
+class RunContext(ABC):
+    """A run as hooks see it: the base of `Runner` and `TrainState`.
+
+    Attributes:
+        model: the model.
+        optim_wrapper: the optimizer wrapper, or None.
+        param_schedulers: schedulers, each with ``state_dict``.
+        work_dir: the run's folder or URL.
+        experiment_name: name of the run.
+        timestamp: when the run was created, as ``YYYYmmdd_HHMMSS``.
+        seed: seed of the run, or None.
+        message_hub: scalars and infos.
+        log_processor: makes log lines of them.
+        logger: the run's logger.
+        metrics: the newest metrics.
+    """
+
+    model: nn.Module
+    optim_wrapper: Any
+    param_schedulers: Any
+    seed: int | None
+    log_processor: LogProcessor
+
+    def __init__(self, work_dir: str | os.PathLike[str], experiment_name: str | None) -> None:
+        self.work_dir = os.fspath(work_dir)
+        self.timestamp = time.strftime("%Y%m%d_%H%M%S")
+        folder = os.path.basename(self.work_dir.rstrip("/\\")) or "run"
+        self.experiment_name = experiment_name or f"{folder}_{self.timestamp}"
+        self.message_hub = MessageHub(self.experiment_name)
+        self.logger = logging.getLogger(f"asynchooks.run.{self.experiment_name}")
+        self.metrics: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    @abstractmethod
+    def epoch(self) -> int:
+        """Epochs completed."""
+
+    @property
+    @abstractmethod
+    def iter(self) -> int:
+        """Iterations completed."""
+
+    @property
+    @abstractmethod
+    def max_epochs(self) -> int | None:
+        """Epochs of the whole run, or None."""
+
+    @property
+    @abstractmethod
+    def max_iters(self) -> int | None:
+        """Iterations of the whole run, or None."""
+
+    @property
+    @abstractmethod
+    def executor(self) -> HookExecutor | None:
+        """The executor that runs the hooks, or None outside of it."""
+
+    @abstractmethod
+    def _position(self) -> dict[str, Any] | None:
+        """Return where a resumed run goes on: plain types and tensors."""
+
+    @abstractmethod
+    def _load_position(self, checkpoint: Mapping[str, Any]) -> None:
+        """Go where a checkpoint was taken."""
+
+    @property
+    def log_dir(self) -> str | None:
+        """Folder of this run's logs, inside the work folder; None where that is on a remote store."""
+        return None if "://" in self.work_dir else os.path.join(self.work_dir, self.timestamp)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """The torch optimizer inside the wrapper, or None."""
+        return None if self.optim_wrapper is None else self.optim_wrapper.optimizer
+
+    def hook_view(self) -> RunnerView:
+        """Return a frozen copy of counters and numbers, for background code. Does not wait for the device."""
+        return RunnerView(
+            epoch=self.epoch,
+            iter=self.iter,
+            max_epochs=self.max_epochs,
+            max_iters=self.max_iters,
+            work_dir=self.work_dir,
+            experiment_name=self.experiment_name,
+            metrics=self.metrics,
+            scalars=self.message_hub.latest(),
+            logger=self.logger,
+        )
+
+    def capture(
+        self,
+        *,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: Mapping[str, Any] | None = None,
+    ) -> checkpoints.Snapshot:
+        """Take a consistent copy of the training state. Training thread; waits for room where there is none.
+
+        Fires ``before_save_checkpoint`` with the content, so that hooks may change it, before anything is
+        copied.
+
+        Args:
+            save_optimizer: whether the optimizer's state is in it.
+            save_param_scheduler: whether the schedulers' states are.
+            meta: further entries of ``meta``; they win over the run's own.
+        """
+        content = self._content(
+            save_optimizer=save_optimizer, save_param_scheduler=save_param_scheduler, meta=meta or {}
+        )
+        executor = self.executor
+        is_open = executor is not None and current_executor() is executor
+        if executor is not None and is_open:
+            executor.fire("before_save_checkpoint", self, checkpoint=content)
+            if executor.is_capturing:
+                executor.reserve(checkpoints.state_nbytes(content))
+        return checkpoints.capture(content)
+
+    def _content(
+        self, *, save_optimizer: bool, save_param_scheduler: bool, meta: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        content: dict[str, Any] = {
+            "meta": {
+                "epoch": self.epoch,
+                "iter": self.iter,
+                "experiment_name": self.experiment_name,
+                "seed": self.seed,
+                "time": time.strftime("%Y%m%d_%H%M%S"),
+                "asynchooks_version": __version__,
+                **meta,
+            },
+            "state_dict": unwrapped(self.model).state_dict(),
+            "message_hub": self.message_hub.state_dict(),
+        }
+        if save_optimizer and self.optim_wrapper is not None:
+            content["optimizer"] = self.optim_wrapper.state_dict()
+        if save_param_scheduler and self.param_schedulers:
+            content["param_schedulers"] = [scheduler.state_dict() for scheduler in self.param_schedulers]
+        content["resume"] = {"position": self._position(), "rng": rng_state()}
+        if save_optimizer and getattr(self.optim_wrapper, "is_accumulating", False):
+            content["resume"]["accumulated_grads"] = self.optim_wrapper.accumulated_grads()
+        return content
+
+    def _take_up(self, checkpoint: Mapping[str, Any], url: str) -> None:
+        """Continue where a checkpoint was taken.
+
+        Raises:
+            ForeignCheckpointError: it does not fit this run, or holds too little to continue from.
+        """
+        load_weights(self.model, checkpoint["state_dict"], url, strict=True)
+        if "message_hub" in checkpoint:
+            self.message_hub.load_state_dict(checkpoint["message_hub"])
+        if self.optim_wrapper is not None:
+            _load_optimizer(self.optim_wrapper, checkpoint, url)
+        _load_schedulers(self.param_schedulers or (), checkpoint, url)
+        self._load_position(checkpoint)
+
+
+def check_content(checkpoint: Any, url: str) -> dict[str, Any]:
+    """Return a loaded checkpoint if it looks like one of a training run.
+
+    Raises:
+        ForeignCheckpointError: it does not.
+    """
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
+        came = sorted(map(str, checkpoint))[:8] if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        raise ForeignCheckpointError(
+            f"{url} is no checkpoint of a training run: expected a dict with 'state_dict' (and 'meta' to resume), "
+            f"it holds {came}."
+        )
+    return checkpoint
+
+
+def load_weights(model: nn.Module, state_dict: Mapping[str, Any], url: str, *, strict: bool) -> None:
+    """Load weights into a model.
+
+    Raises:
+        ForeignCheckpointError: they do not fit: other shapes, other names (``strict``), or nothing in common.
+    """
+    target = unwrapped(model)
+    try:
+        missing, unexpected = target.load_state_dict(state_dict, strict=strict)
+    except RuntimeError as error:
+        raise ForeignCheckpointError(f"{url} does not fit {type(target).__name__}: {error}") from error
+    if missing and len(missing) == len(target.state_dict()):
+        raise ForeignCheckpointError(
+            f"{url} has no weight of {type(target).__name__}: it holds {list(state_dict)[:5]}, "
+            f"the model {missing[:5]}."
+        )
+    if missing or unexpected:
+        logger.warning("%s: missing in the checkpoint: %s; not in the model: %s", url, missing, unexpected)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside a wrapper for parallel training."""
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inner = model.module
+        return inner if isinstance(inner, nn.Module) else model
+    return model
+
+
+def _load_optimizer(optim_wrapper: Any, checkpoint: Mapping[str, Any], url: str) -> None:
+    if "optimizer" not in checkpoint:
+        raise ForeignCheckpointError(
+            f"{url} holds no optimizer state, so a run cannot be resumed from it; use load_from=... to start anew "
+            f"with its weights."
+        )
+    try:
+        optim_wrapper.load_state_dict(checkpoint["optimizer"])
+    except (ValueError, KeyError) as error:
+        raise ForeignCheckpointError(f"The optimizer state in {url} does not fit: {error}") from error
+    grads = checkpoint.get("resume", {}).get("accumulated_grads")
+    if grads is not None:
+        optim_wrapper.load_accumulated_grads(grads)
+
+
+def _load_schedulers(schedulers: Any, checkpoint: Mapping[str, Any], url: str) -> None:
+    states = checkpoint.get("param_schedulers", [])
+    if len(states) != len(schedulers):
+        raise ForeignCheckpointError(
+            f"{url} holds {len(states)} parameter schedulers, this run has {len(schedulers)}; resume with the same "
+            f"param_scheduler, or use load_from=... to start anew with its weights."
+        )
+    for scheduler, state in zip(schedulers, states, strict=True):
+        scheduler.load_state_dict(state)

@@ -1,0 +1,92 @@
+"""The loaders and loops of a run: checked at construction, built when they are first needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asynchooks.errors import ConfigError
+from asynchooks.runner import _config
+from asynchooks.runner._evaluation import build_evaluators, check_evaluators
+from asynchooks.runner._samplers import build_dataloader, check_dataloader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Parts"]
+
+
+class Parts:
+    """What of a run is built late, by mode: "train", "val", "test".
+
+    Args:
+        loaders: loaders or their dicts.
+        cfgs: options of the loops.
+        evaluators: evaluators or their dicts.
+        scope: scope that is asked first for a bare name.
+    """
+
+    def __init__(
+        self,
+        loaders: Mapping[str, Any],
+        cfgs: Mapping[str, Any],
+        evaluators: Mapping[str, Any],
+        *,
+        scope: str | None,
+    ) -> None:
+        self._loaders = dict(loaders)
+        self._evaluators = dict(evaluators)
+        self._scope = scope
+        self._options: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._loops: dict[str, Any] = {}
+        if cfgs["train"] is not None:
+            check_dataloader(loaders["train"], scope=scope)
+            self._options["train"] = _config.resolve_train_loop(cfgs["train"], scope=scope)
+        for mode in ("val", "test"):
+            given = {f"{mode}_dataloader": loaders[mode], f"{mode}_cfg": cfgs[mode]}
+            given[f"{mode}_evaluator"] = evaluators[mode]
+            _config.check_complete(mode, given, optional=(f"{mode}_cfg", f"{mode}_evaluator"))
+            if loaders[mode] is not None:
+                check_dataloader(loaders[mode], scope=scope)
+                check_evaluators(evaluators[mode], scope=scope)
+                self._options[mode] = _config.resolve_eval_loop(cfgs[mode], mode, scope=scope)
+
+    def has(self, mode: str) -> bool:
+        """Whether a loop of this mode is configured."""
+        return mode in self._options
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether the training counts epochs; True where there is none."""
+        return not self.has("train") or bool(getattr(self._options["train"][0], "by_epoch", True))
+
+    def built_loop(self, mode: str) -> Any:
+        """Return a loop if it was built already, else None."""
+        return self._loops.get(mode)
+
+    def loader(self, mode: str, *, seed: int) -> Any:
+        """Return a loader, built now if it is still a dict; None where there is none."""
+        loader = self._loaders[mode]
+        if isinstance(loader, dict):
+            loader = self._loaders[mode] = build_dataloader(loader, seed=seed, scope=self._scope)
+        return loader
+
+    def loop(self, mode: str, runner: Any, *, seed: int) -> Any:
+        """Return a loop, built now if it was not yet.
+
+        Raises:
+            ConfigError: none is configured.
+        """
+        if mode not in self._loops:
+            if not self.has(mode):
+                needed = (
+                    "train_dataloader, train_cfg and optim_wrapper"
+                    if mode == "train"
+                    else f"{mode}_dataloader"
+                )
+                raise ConfigError(f"This Runner cannot {mode}: it was built without {needed}.")
+            target, options = self._options[mode]
+            if mode != "train":
+                evaluators = build_evaluators(self._evaluators[mode], scope=self._scope)
+                options = {"evaluators": evaluators, **options}
+            self._loops[mode] = target(runner=runner, dataloader=self.loader(mode, seed=seed), **options)
+        return self._loops[mode]

@@ -1,0 +1,77 @@
+"""Random numbers: seeding a run, and its generators' states in plain types that a checkpoint may hold."""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+from typing import Any, TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["isolated_rng", "restore_rng", "rng_state", "seed_everything"]
+
+
+def seed_everything(seed: int, *, deterministic: bool = False) -> None:
+    """Seed Python's, NumPy's and torch's global generators.
+
+    Args:
+        seed: 0 <= seed < 2**32.
+        deterministic: also ask torch for deterministic algorithms, for the whole process.
+    """
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the global generator is what data pipelines draw from
+    torch.manual_seed(seed)
+    if deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+
+
+def rng_state(*, devices: bool = True) -> dict[str, Any]:
+    """Return the states of all global generators, as tensors and plain types.
+
+    Args:
+        devices: whether the accelerators' generators are included.
+    """
+    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    version, internal, gauss_next = random.getstate()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": [
+            name,
+            torch.from_numpy(np.asarray(keys, np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ],
+        "python": [version, torch.tensor(internal, dtype=torch.int64), gauss_next],
+    }
+    if devices and torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_rng(state: Mapping[str, Any]) -> None:
+    """Put the global generators into the states that `rng_state` returned."""
+    torch.set_rng_state(state["torch"].cpu())
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal.tolist()), gauss_next))
+    if "cuda" in state and torch.cuda.is_available():
+        devices = min(len(state["cuda"]), torch.cuda.device_count())
+        for index in range(devices):
+            torch.cuda.set_rng_state(state["cuda"][index].cpu(), index)
+
+
+@contextmanager
+def isolated_rng() -> Iterator[None]:
+    """Run something whose random draws do not change what is drawn after it."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        restore_rng(state)
