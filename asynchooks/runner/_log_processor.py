@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 
@@ -18,8 +18,9 @@ from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
 from asynchooks.registry import LOG_PROCESSORS
 
 if TYPE_CHECKING:
-    from asynchooks.runner._history import Window
     from collections.abc import Mapping, Sequence
+
+    from asynchooks.runner._history import Window
 
 __all__ = ["LogMode", "LogProcessor", "LogRecord"]
 

@@ -11,7 +11,13 @@ from asynchooks.hooks import CheckpointHook
 
 from .conftest import MakeRunner, Noisy, Recorder
 
-VAL = ["before_val", "before_val_epoch", *["before_val_iter", "after_val_iter"] * 2, "after_val_epoch", "after_val"]
+VAL = [
+    "before_val",
+    "before_val_epoch",
+    *["before_val_iter", "after_val_iter"] * 2,
+    "after_val_epoch",
+    "after_val",
+]
 ITER = ["before_train_iter", "after_train_iter"]
 
 
@@ -28,7 +34,9 @@ def loaders() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
-def test_an_epoch_based_training_fires_in_mmengines_order(make_runner: MakeRunner, recorder: Recorder, mode: str):
+def test_an_epoch_based_training_fires_in_mmengines_order(
+    make_runner: MakeRunner, recorder: Recorder, mode: str
+):
     hooks = [recorder, CheckpointHook(interval=1, save_best="loss")]
 
     make_runner(custom_hooks=hooks, train_cfg={"max_epochs": 1}, mode=mode, **loaders()).train()
@@ -55,7 +63,9 @@ def test_an_iteration_based_training_fires_in_mmengines_order(make_runner: MakeR
 
 
 def test_counters_go_on_after_the_firing(make_runner: MakeRunner, recorder: Recorder):
-    make_runner(custom_hooks=[recorder], val_dataloader=None, train_dataloader=[*DataLoader(Noisy(8), 4)]).train()
+    make_runner(
+        custom_hooks=[recorder], val_dataloader=None, train_dataloader=[*DataLoader(Noisy(8), 4)]
+    ).train()
 
     assert [c for c in recorder.counters if c[0].startswith("after_train_")] == [
         ("after_train_iter", 0, 0),
@@ -79,9 +89,12 @@ def test_val_and_test_fire_their_own_points_between_before_run_and_after_run(
     assert recorder.points == ["before_run", *VAL, "after_run", "before_run", *test, "after_run"]
 
 
-def test_loading_fires_before_the_weights_go_in_and_before_training(make_runner: MakeRunner, recorder: Recorder):
+def test_loading_fires_before_the_weights_go_in_and_before_training(
+    make_runner: MakeRunner, recorder: Recorder
+):
     saved = make_runner(custom_hooks=[CheckpointHook(interval=1)], **loaders())
     saved.train()
+
     class Eraser(Hook):
         effects = Effects()
 
@@ -90,7 +103,9 @@ def test_loading_fires_before_the_weights_go_in_and_before_training(make_runner:
                 tensor.zero_()
 
     runner = make_runner(
-        custom_hooks=[recorder, Eraser()], load_from=f"{saved.work_dir}/epoch_2.pth", train_cfg={"max_epochs": 1}
+        custom_hooks=[recorder, Eraser()],
+        load_from=f"{saved.work_dir}/epoch_2.pth",
+        train_cfg={"max_epochs": 1},
     )
     runner.load_checkpoint(f"{saved.work_dir}/epoch_2.pth")
 

@@ -234,7 +234,9 @@ def test_resume_finds_the_newest_checkpoint_where_the_hook_saves(
     assert len(resumed.message_hub.get_scalar("train/loss")) == 15
 
 
-def test_resume_says_that_there_is_none_and_starts_anew(make_runner: MakeRunner, caplog: pytest.LogCaptureFixture):
+def test_resume_says_that_there_is_none_and_starts_anew(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+):
     runner = make_runner(resume="auto")
 
     runner.train()
