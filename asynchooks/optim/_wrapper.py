@@ -6,7 +6,7 @@ norm stays a tensor, since reading it here would stop the device once per step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,7 +18,10 @@ from asynchooks.registry import OPTIM_WRAPPERS, check_options
 
 __all__ = ["OptimWrapper"]
 
-_CLIPPERS = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}
+_CLIPPERS: dict[str, Callable[..., Any]] = {
+    "norm": nn.utils.clip_grad_norm_,
+    "value": nn.utils.clip_grad_value_,
+}
 
 
 @OPTIM_WRAPPERS.register_module()
