@@ -65,8 +65,16 @@ class S3Server:
         }
 
     def make_bucket(self, name: str) -> str:
-        """Make a bucket, empty or as it is, and return its URL."""
-        (self.root / name).mkdir(exist_ok=True)
+        """Make a bucket, empty or as it is, and return its URL.
+
+        Through the server, which would go on believing its list of buckets if a folder just appeared.
+        """
+        keys = f"access_key_id={self.key},secret_access_key={self.secret}"
+        remote = f":s3,provider=Rclone,endpoint='{self.endpoint_url}',{keys}:{name}"
+        command = [str(_rclone()), "mkdir", remote, "--config", "/dev/null"]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise RuntimeError(f"rclone could not make the bucket {name!r}: {made.stderr.strip()}")
         return f"s3://{name}"
 
 
