@@ -1,4 +1,4 @@
-"""Parts for tests, shipped: gates, recording instruments, faulty stores, embedded servers.
+"""Parts for tests, shipped: gates, recording instruments, throttled links, faulty stores, embedded servers.
 
 What needs torch is loaded when it is first used.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from asynchooks.testing._gate import Gate
 from asynchooks.testing._recording import RecordingInstrument
 from asynchooks.testing._s3 import S3Server, s3_server
+from asynchooks.testing._throttle import ThrottledLink, TokenBucket
 
 if TYPE_CHECKING:
     from asynchooks.testing._storage import Call, Fault, FaultyStore, SlowStore
@@ -24,6 +25,8 @@ __all__ = [
     "S3Server",
     "SlowStore",
     "StoreSuite",
+    "ThrottledLink",
+    "TokenBucket",
     "s3_server",
 ]
 
