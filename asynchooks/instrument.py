@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Instrument", "Span", "SpanKind"]
 
 SpanKind: TypeAlias = Literal[
+    "step",  # training thread: one training step, reported by whoever times the loop
     "capture",  # training thread: a consistent view is taken
     "barrier",  # training thread: waits for named in-flight work
     "backpressure",  # training thread: waits for room

@@ -254,9 +254,7 @@ class _Copying:
             return Giving(buffer).load()
         except (CaptureError, RecursionError):
             raise
-        except (
-            Exception
-        ) as error:  # pickling runs the object's own code, which raises what it likes; the caller is told
+        except Exception as error:  # noqa: BLE001 - it runs the object's own code, which raises what it likes
             _refuse(path, f"a {type(value).__qualname__} that pickle cannot take ({error})", error)
 
     def _note_unsafe(self, kind: type, path: _Path) -> None:

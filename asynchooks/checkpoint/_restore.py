@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import pickle
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -156,12 +156,14 @@ def _load(
 ) -> dict[str, Any]:
     is_archive = data[:4].tobytes() == b"PK\3\4"
     try:
-        loaded = torch.load(_ArrayFile(data), map_location=map_location, weights_only=weights_only)  # type: ignore[arg-type] # reads, seeks and tells
+        loaded = torch.load(
+            cast("IO[bytes]", _ArrayFile(data)), map_location=map_location, weights_only=weights_only
+        )
     except pickle.UnpicklingError as error:
         raise _refused(where, error, is_archive=is_archive) from error
     except (
         Exception
-    ) as error:  # a damaged pickle fails anywhere in torch's loader; the caller is told which file
+    ) as error:  # a damaged pickle fails anywhere in torch's loader; the caller is told the file
         if verified:
             raise  # the bytes are what was saved: this is a wrong map_location, too little memory, or a bug
         kind = CorruptCheckpointError if is_archive else ForeignCheckpointError

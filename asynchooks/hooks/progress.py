@@ -132,13 +132,22 @@ def _train_glance(runner: Any, outputs: Any, steps_per_s: float | None) -> _Glan
 
 def _loss(outputs: Any) -> Any:
     """Return the loss without waiting for a device: what is on one is copied there, and read in the background."""
-    value = next((v for k, v in outputs.items() if "loss" in k), None) if isinstance(outputs, Mapping) else outputs
+    value: Any = outputs
+    if isinstance(outputs, Mapping):
+        value = outputs.get("loss") if "loss" in outputs else None
     if not hasattr(value, "detach"):
         return value if isinstance(value, int | float) else None
     if value.numel() != 1:
         return None
     value = value.detach()
     return value.clone() if value.device.type != "cpu" else value.item()
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:  # no loader, or one without a length
+        return None
 
 
 def _render(glance: _Glance) -> Table:

@@ -20,8 +20,8 @@ class RuntimeInfoHook(Hook):
     """Writes the run's position, learning rates, outputs and metrics to the message hub.
 
     Infos: ``cfg``, ``seed``, ``experiment_name``, ``asynchooks_version``, ``loop_stage``, ``epoch``, ``iter``,
-    ``max_epochs``, ``max_iters``, ``dataset_meta``. Scalars: ``train/lr`` (and further groups of names), ``train/{output}``,
-    ``val/{metric}``, ``test/{metric}``; a metric that is no scalar becomes an info.
+    ``max_epochs``, ``max_iters``, ``dataset_meta``. Scalars: ``train/lr`` (or one per optimizer),
+    ``train/{output}``, ``val/{metric}``, ``test/{metric}``; a metric that is no scalar becomes an info.
     """
 
     priority = "VERY_HIGH"
@@ -57,7 +57,7 @@ class RuntimeInfoHook(Hook):
                 "max_iters": runner.max_iters,
             }
         )
-        dataset = getattr(getattr(runner, "train_dataloader", None), "dataset", None)
+        dataset: Any = getattr(getattr(runner, "train_dataloader", None), "dataset", None)
         if hasattr(dataset, "metainfo"):
             runner.message_hub.update_info("dataset_meta", dataset.metainfo)
 

@@ -24,7 +24,8 @@ class DistSamplerSeedHook(Hook):
         """Set the epoch. Called on the training thread, before the loader's iterator is made."""
         loader = getattr(runner, "train_dataloader", None)
         batch_sampler = getattr(loader, "batch_sampler", None)
-        for sampler in (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)):
+        samplers: list[Any] = [getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
+        for sampler in samplers:
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(runner.epoch)
                 return

@@ -1,6 +1,50 @@
-"""Parts for tests, shipped: gates, recording instruments, faulty stores, embedded servers."""
+"""Parts for tests, shipped: gates, recording instruments, throttled links, faulty stores, embedded servers.
+
+What needs torch is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from asynchooks.testing._gate import Gate
 from asynchooks.testing._recording import RecordingInstrument
+from asynchooks.testing._s3 import S3Server, s3_server
+from asynchooks.testing._throttle import ThrottledLink, TokenBucket
 
-__all__ = ["Gate", "RecordingInstrument"]
+if TYPE_CHECKING:
+    from asynchooks.testing._storage import Call, Fault, FaultyStore, SlowStore
+    from asynchooks.testing._suite import CheckpointSuite, StoreSuite
+
+__all__ = [
+    "Call",
+    "CheckpointSuite",
+    "Fault",
+    "FaultyStore",
+    "Gate",
+    "RecordingInstrument",
+    "S3Server",
+    "SlowStore",
+    "StoreSuite",
+    "ThrottledLink",
+    "TokenBucket",
+    "s3_server",
+]
+
+_LAZY = {
+    "Call": "asynchooks.testing._storage",
+    "CheckpointSuite": "asynchooks.testing._suite",
+    "Fault": "asynchooks.testing._storage",
+    "FaultyStore": "asynchooks.testing._storage",
+    "SlowStore": "asynchooks.testing._storage",
+    "StoreSuite": "asynchooks.testing._suite",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'asynchooks.testing' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

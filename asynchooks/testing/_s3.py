@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import http.client
 import logging
+import math
 import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from asynchooks.testing._throttle import ThrottledLink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -65,8 +67,25 @@ class S3Server:
         }
 
     def make_bucket(self, name: str) -> str:
-        """Make a bucket, empty or as it is, and return its URL."""
-        (self.root / name).mkdir(exist_ok=True)
+        """Make a bucket, if there is none of that name (three characters or more), and return its URL."""
+        environment = {
+            "RCLONE_S3_PROVIDER": "Rclone",
+            "RCLONE_S3_ACCESS_KEY_ID": self.key,
+            "RCLONE_S3_SECRET_ACCESS_KEY": self.secret,
+            "RCLONE_S3_ENDPOINT": self.endpoint_url,
+        }
+        command = [
+            str(_rclone()),
+            "mkdir",
+            f":s3:{name}",
+            "--config",
+            "/dev/null",
+        ]  # a folder would not be noticed
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, timeout=_START_S)  # noqa: S603
+        if done.returncode:
+            raise RuntimeError(
+                f"could not make the bucket {name!r}: {done.stderr.decode(errors='replace').strip()}"
+            )
         return f"s3://{name}"
 
 
@@ -103,18 +122,9 @@ def s3_server(
         ]
         stack.enter_context(_running(command, port, log))
         if bytes_per_s is not None or latency_s:
-            upstream, port = port, _free_port()
-            limit = "inf" if bytes_per_s is None else f"{bytes_per_s:g}"
-            command = [
-                *(sys.executable, "-m", "asynchooks.testing._throttle"),
-                *(
-                    f"--port={port}",
-                    f"--upstream={upstream}",
-                    f"--bytes-per-s={limit}",
-                    f"--latency-s={latency_s:g}",
-                ),
-            ]
-            stack.enter_context(_running(command, port, folder / "throttle.log"))
+            speed = math.inf if bytes_per_s is None else bytes_per_s
+            link = ThrottledLink("127.0.0.1", port, bytes_per_s=speed, latency_s=latency_s)
+            port = stack.enter_context(link).port
         yield S3Server(f"http://127.0.0.1:{port}", "asynchooks", secret, root)
 
 
@@ -138,8 +148,14 @@ def _rclone() -> Path:
 
 @contextmanager
 def _running(command: list[str], port: int, log: Path) -> Iterator[None]:
-    """Run a server until the block ends; start the block when the port answers."""
-    with log.open("ab") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:  # noqa: S603 - our own command
+    """Run a server until the block ends; start the block when the port answers.
+
+    In a session of its own: Ctrl-C in the terminal must not cut a save that the client still finishes.
+    """
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True) as process,  # noqa: S603 - our own command
+    ):
         try:
             _wait_answering(process, port, log)
             yield

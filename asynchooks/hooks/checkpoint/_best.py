@@ -194,6 +194,8 @@ def _strings(argument: str, value: object, default: tuple[str, ...]) -> tuple[st
     if value is None:
         return default
     strings = (value,) if isinstance(value, str) else value
-    if not isinstance(strings, list | tuple | set | frozenset) or not all(isinstance(s, str) for s in strings):
+    if not isinstance(strings, list | tuple | set | frozenset) or not all(
+        isinstance(s, str) for s in strings
+    ):
         raise TypeError(f"CheckpointHook({argument}={value!r}): give a string or a list of strings.")
     return tuple(strings)

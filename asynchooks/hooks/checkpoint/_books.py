@@ -1,7 +1,7 @@
 """What the run remembers of its checkpoints, in the message hub, so that every checkpoint carries it along.
 
-Keys: ``last_ckpt``, ``keep_ckpt_ids``, ``best_score``, ``best_ckpt`` (with ``_{metric}`` where there are several). They
-are written before the capture, so they may name a file that is not durable yet, or never will be.
+Keys: ``last_ckpt``, ``keep_ckpt_ids``, ``best_score``, ``best_ckpt`` (with ``_{metric}`` where there are several).
+They are written before the capture, so they may name a file that is not durable yet, or never will be.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart
@@ -28,20 +28,30 @@ class Claim:
         entries: what was written.
         before: what stood there before.
         part: the save; dead once the executor has dropped it.
-        is_kept: whether the save is committed.
+        state: "open", "kept" when the save is committed, "lost" when it failed.
     """
 
     entries: Mapping[str, Any]
     before: Mapping[str, Any]
     part: weakref.ref[BackgroundPart] | None = None
-    is_kept: bool = False
+    state: Literal["open", "kept", "lost"] = "open"
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the save failed, or was dropped before it started."""
+        is_dropped = self.part is not None and self.part() is None
+        return self.state == "lost" or (self.state == "open" and is_dropped)
 
     def kept_by(self, save: BackgroundPart) -> BackgroundPart:
         """Return the save as a background part that keeps the claim when it is committed."""
 
         async def save_and_keep() -> None:
-            await save()
-            self.is_kept = True
+            try:
+                await save()
+            except BaseException:
+                self.state = "lost"
+                raise
+            self.state = "kept"
 
         self.part = weakref.ref(save_and_keep)
         return save_and_keep
@@ -82,10 +92,9 @@ class Claims:
     def settle(self, hub: Any) -> None:
         """Take back, newest first, what was claimed for saves that will never be committed."""
         for claim in reversed(self._open):
-            is_dropped = claim.part is not None and claim.part() is None
-            if is_dropped and not claim.is_kept:
+            if claim.is_lost:
                 claim.withdraw(hub)
-        self._open = [c for c in self._open if not c.is_kept and c.part is not None and c.part() is not None]
+        self._open = [claim for claim in self._open if claim.state != "kept" and not claim.is_lost]
 
 
 def recall(hub: Any, folder: Folder, bests: Sequence[Best], resumed_at: int) -> None:
@@ -95,7 +104,8 @@ def recall(hub: Any, folder: Folder, bests: Sequence[Best], resumed_at: int) -> 
     """
     for info in folder.committed():
         for best in bests:
-            score = info.metrics.get(best.metric)
-            is_its = info.group == best.prefix and info.step <= resumed_at and score is not None
-            if is_its and best.improves(score, hub.get_info(best.score_key)):
+            if info.group != best.prefix or info.step > resumed_at or best.metric not in info.metrics:
+                continue
+            score = info.metrics[best.metric]
+            if best.improves(score, hub.get_info(best.score_key)):
                 hub.update_info_dict({best.score_key: score, best.path_key: info.url})

@@ -1,7 +1,7 @@
 """The folder of one run's checkpoints: what is saved there, in which order, and what is published at the end.
 
-Glue between the hook and the checkpoint package, which does the work. What runs in the background here is never called
-twice at once: the executor runs the parts of one hook one after the other.
+Glue between the hook and the checkpoint package, which does the work. What runs in the background here is never
+called twice at once: the executor runs the parts of one hook one after the other.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed
 
 from asynchooks.checkpoint import (
-    CheckpointInfo,
     Checkpointer,
+    CheckpointInfo,
     KeepLast,
     Snapshot,
     list_checkpoints,
@@ -65,7 +65,9 @@ class Folder:
         self._run_id = run_id
         executor = current_executor()
         instrument = None if executor is None else executor.instrument
-        self._checkpointer = Checkpointer(url, storage_options=self._options, run_id=run_id, instrument=instrument)
+        self._checkpointer = Checkpointer(
+            url, storage_options=self._options, run_id=run_id, instrument=instrument
+        )
 
     def check(self) -> None:
         """Raise unless the store takes files. Blocks; called once, before there is anything to lose.

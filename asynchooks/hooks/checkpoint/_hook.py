@@ -10,9 +10,11 @@ best score. Here the best checkpoint's own manifest says it, and a resumed run r
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -75,7 +77,7 @@ class CheckpointHook(Hook):
         by_epoch: bool = True,  # noqa: FBT001, FBT002 - MMEngine's order of arguments
         save_optimizer: bool = True,  # noqa: FBT001, FBT002
         save_param_scheduler: bool = True,  # noqa: FBT001, FBT002
-        out_dir: str | None = None,
+        out_dir: str | os.PathLike[str] | None = None,
         max_keep_ckpts: int = -1,
         save_last: bool = True,  # noqa: FBT001, FBT002
         save_best: str | Sequence[str] | None = None,
@@ -97,13 +99,15 @@ class CheckpointHook(Hook):
         meaning = f"counting {'epochs' if by_epoch else 'iterations'}"
         self.interval = _options.check_count("interval", interval, least=-1, meaning="or -1 for never")
         self.save_begin = _options.check_count("save_begin", save_begin, least=0, meaning=meaning)
-        self.max_keep_ckpts = _options.check_count("max_keep_ckpts", max_keep_ckpts, least=-1, meaning="-1 for all")
+        self.max_keep_ckpts = _options.check_count(
+            "max_keep_ckpts", max_keep_ckpts, least=-1, meaning="-1 for all"
+        )
         self.by_epoch = by_epoch
         self.save_optimizer = save_optimizer
         self.save_param_scheduler = save_param_scheduler
         self.save_last = save_last
         self.save_best_full = save_best_full
-        self.out_dir = out_dir
+        self.out_dir = None if out_dir is None else os.fspath(out_dir)
         self.backend_args = _options.check_options(backend_args, file_client_args)
         self.filename_tmpl = _options.check_template(filename_tmpl, by_epoch=by_epoch)
         self.published_keys = _options.published(published_keys)
@@ -133,10 +137,12 @@ class CheckpointHook(Hook):
         """
         work_dir = getattr(runner, "work_dir", None)
         if self.out_dir is None and work_dir is None:
-            raise ConfigError("CheckpointHook: there is no folder to save to; give out_dir, or the run a work_dir.")
+            raise ConfigError(
+                "CheckpointHook: there is no folder to save to; give out_dir, or the run a work_dir."
+            )
         if work_dir is None or self.out_dir in (None, work_dir):
             return str(self.out_dir or work_dir)
-        return f"{self.out_dir.rstrip('/')}/{os.path.basename(os.path.abspath(work_dir))}"
+        return f"{self.out_dir.rstrip('/')}/{Path(work_dir).absolute().name}"
 
     def before_run(self, runner: Any) -> None:
         """A validation on its own, outside of training, chooses no best checkpoint."""
@@ -187,7 +193,9 @@ class CheckpointHook(Hook):
         if not self.saves_best or not self._may_save_best:
             return None
         if not metrics:
-            runner.logger.warning("CheckpointHook: the validation has no metrics, so there is no best checkpoint.")
+            runner.logger.warning(
+                "CheckpointHook: the validation has no metrics, so there is no best checkpoint."
+            )
             return None
         folder = self._folder_of(runner)
         better = self._judge(runner, folder, metrics)
@@ -200,11 +208,15 @@ class CheckpointHook(Hook):
         folder, keys, hub = self._folder, self.published_keys, runner.message_hub
         if not keys or folder is None or not is_first_rank():
             return None
-        addresses = [(hub.get_info(b.path_key), published_pattern(b.prefix, self.filename_tmpl)) for b in self._bests]
+        addresses: list[tuple[str | None, re.Pattern[str] | None]] = [
+            (hub.get_info(b.path_key), published_pattern(b.prefix, self.filename_tmpl)) for b in self._bests
+        ]
         if self.save_last:
             addresses.insert(0, (hub.get_info("last_ckpt"), None))
         jobs = [
-            partial(publish, url, keys, superseded=superseded, options=self.backend_args, logger=runner.logger)
+            partial(
+                publish, url, keys, superseded=superseded, options=self.backend_args, logger=runner.logger
+            )
             for url, superseded in addresses
             if url is not None
         ]
@@ -229,7 +241,9 @@ class CheckpointHook(Hook):
             snapshot = runner.capture(
                 save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler, meta=meta
             )
-        return claim.kept_by(folder.committing(runner, [Save(name, snapshot, meta, keep=self.max_keep_ckpts)]))
+        return claim.kept_by(
+            folder.committing(runner, [Save(name, snapshot, meta, keep=self.max_keep_ckpts)])
+        )
 
     def _save_best(
         self, runner: Any, folder: Folder, better: Sequence[Improvement], metrics: Mapping[str, Any]

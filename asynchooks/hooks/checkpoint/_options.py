@@ -14,7 +14,15 @@ from asynchooks.errors import ConfigError, UnknownOptionError, UnsafePathError, 
 from asynchooks.hooks.checkpoint._best import AUTO
 from asynchooks.registry import option_names
 
-__all__ = ["check_count", "check_options", "check_template", "check_word", "metric_names", "published", "reject_unknown"]
+__all__ = [
+    "check_count",
+    "check_options",
+    "check_template",
+    "check_word",
+    "metric_names",
+    "published",
+    "reject_unknown",
+]
 
 _MOVED = {
     "create_symlink": " A pointer file, last_checkpoint, is always written instead of a symbolic link.",
@@ -34,7 +42,8 @@ def check_word(name: str, value: Any, words: tuple[str, ...]) -> Any:
     """Return an argument that is one of a few words."""
     if value not in words:
         raise UnknownOptionError(
-            f"CheckpointHook({name}={value!r}): give {' or '.join(map(repr, words))}.{did_you_mean(str(value), words)}"
+            f"CheckpointHook({name}={value!r}): give {' or '.join(map(repr, words))}."
+            f"{did_you_mean(str(value), words)}"
         )
     return value
 
@@ -53,7 +62,9 @@ def check_template(template: str | None, *, by_epoch: bool) -> str:
     if template is None:
         return "epoch_{}.pth" if by_epoch else "iter_{}.pth"
     if not isinstance(template, str):
-        raise TypeError(f"CheckpointHook(filename_tmpl={template!r}): give a string such as 'epoch_{{}}.pth'.")
+        raise TypeError(
+            f"CheckpointHook(filename_tmpl={template!r}): give a string such as 'epoch_{{}}.pth'."
+        )
     try:
         names = template.format(1), template.format(2)
     except (IndexError, KeyError, ValueError):
@@ -111,7 +122,9 @@ def check_options(backend_args: Any, file_client_args: Any) -> dict[str, Any]:
                 "CheckpointHook: file_client_args is the old name of backend_args; give backend_args alone."
             )
         warnings.warn(
-            "CheckpointHook: file_client_args is the old name of backend_args.", DeprecationWarning, stacklevel=3
+            "CheckpointHook: file_client_args is the old name of backend_args.",
+            DeprecationWarning,
+            stacklevel=3,
         )
         backend_args = file_client_args
     if backend_args is None:

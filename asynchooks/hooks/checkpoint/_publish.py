@@ -49,7 +49,9 @@ def publish(
         return None
     missing = [key for key in keys if key not in checkpoint]
     if missing:
-        logger.warning("%s is published without %s: it holds %s", url, ", ".join(missing), ", ".join(checkpoint))
+        logger.warning(
+            "%s is published without %s: it holds %s", url, ", ".join(missing), ", ".join(checkpoint)
+        )
     buffer = io.BytesIO()
     torch.save({key: checkpoint[key] for key in keys if key in checkpoint}, buffer)
     folder, _, name = url.rpartition("/")

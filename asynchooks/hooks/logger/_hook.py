@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.execution import Effects, Hook, background, current_executor
@@ -28,8 +27,8 @@ class LoggerHook(Hook):
     """Logs the message hub's scalars every so many iterations, and the metrics of each validation and test.
 
     Files are written below the run's ``log_dir``: ``{timestamp}.log``, ``{timestamp}.json``, and TensorBoard's event
-    file in ``tensorboard``. A run without such a folder logs to the terminal alone. Without a hook that hands outputs and
-    metrics to the message hub (RuntimeInfoHook), this one does.
+    file in ``tensorboard``. A run without such a folder logs to the terminal alone. Without a hook that hands
+    outputs and metrics to the message hub (RuntimeInfoHook), this one does.
 
     Args:
         interval: iterations between two lines, counted inside each epoch.
@@ -113,16 +112,16 @@ class LoggerHook(Hook):
         if loader is not self._loader:
             self._loader, self._length = loader, _length(loader)
         is_last = done == self._length
-        is_due = done % self.interval == 0 or (
-            is_last and (not self.ignore_last or done <= self.interval)
-        )
+        is_due = done % self.interval == 0 or (is_last and (not self.ignore_last or done <= self.interval))
         names_run = is_last or (
             self.interval_exp_name > 0 and (runner.iter + 1) % self.interval_exp_name == 0
         )
         if not is_due and not names_run:
             return None
         if self._hands_over and runner.optim_wrapper is not None:
-            _hand_over(runner.message_hub, "train", {k: v[0] for k, v in runner.optim_wrapper.get_lr().items()})
+            _hand_over(
+                runner.message_hub, "train", {k: v[0] for k, v in runner.optim_wrapper.get_lr().items()}
+            )
         return self._writing(
             runner,
             Entry(

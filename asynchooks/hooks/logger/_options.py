@@ -22,7 +22,12 @@ __all__ = [
     "resources",
 ]
 
-_RESOURCES = {"terminal": "logs.terminal", "text": "logs.text", "json": "logs.json", "tensorboard": "logs.tensorboard"}
+_RESOURCES = {
+    "terminal": "logs.terminal",
+    "text": "logs.text",
+    "json": "logs.json",
+    "tensorboard": "logs.tensorboard",
+}
 
 
 def reject_unknown(unknown: Iterable[str], hook: type) -> None:
@@ -66,7 +71,9 @@ def resources(sinks: Iterable[str], *, remote: bool) -> set[str]:
 def check_out_dir(out_dir: Any) -> str:
     """Return the address of the remote copy."""
     if not isinstance(out_dir, str | os.PathLike):
-        raise TypeError(f"LoggerHook(out_dir={out_dir!r}): give a folder or a URL such as 's3://bucket/logs'.")
+        raise TypeError(
+            f"LoggerHook(out_dir={out_dir!r}): give a folder or a URL such as 's3://bucket/logs'."
+        )
     return os.fspath(out_dir)
 
 
@@ -74,7 +81,9 @@ def check_suffixes(suffixes: str | Sequence[str]) -> tuple[str, ...]:
     """Return the endings of the files that are copied."""
     endings = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
     if not all(isinstance(ending, str) for ending in endings):
-        raise TypeError(f"LoggerHook(out_suffix={suffixes!r}): give an ending such as '.log', or a list of them.")
+        raise TypeError(
+            f"LoggerHook(out_suffix={suffixes!r}): give an ending such as '.log', or a list of them."
+        )
     return endings
 
 
@@ -82,8 +91,12 @@ def check_store_options(backend_args: Any, file_client_args: Any) -> dict[str, A
     """Return the store's options; ``file_client_args`` is MMCV's name for them."""
     if file_client_args is not None:
         if backend_args is not None:
-            raise ConfigError("LoggerHook: file_client_args is the old name of backend_args; give the new one alone.")
-        warnings.warn("LoggerHook: file_client_args is the old name of backend_args.", DeprecationWarning, stacklevel=3)
+            raise ConfigError(
+                "LoggerHook: file_client_args is the old name of backend_args; give the new one alone."
+            )
+        warnings.warn(
+            "LoggerHook: file_client_args is the old name of backend_args.", DeprecationWarning, stacklevel=3
+        )
         backend_args = file_client_args
     if not isinstance(backend_args, Mapping | None):
         raise TypeError(f"LoggerHook(backend_args={backend_args!r}): give a dict of fsspec's options.")

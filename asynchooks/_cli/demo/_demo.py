@@ -1,0 +1,193 @@
+"""The demo from start to end: size it, run it, compare it, prove it.
+
+Decides the order of the runs. Pure compute is measured before, between and after the two runs that save, so that
+a machine that drifts disturbs the comparison least, and shows.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+
+from asynchooks._cli.demo._environment import describe_environment
+from asynchooks._cli.demo._measure import Block, measure_baseline
+from asynchooks._cli.demo._progress import Display
+from asynchooks._cli.demo._proof import Claim, prove_same_files, prove_same_tensors
+from asynchooks._cli.demo._report import as_json, caption, comparison_table, picture
+from asynchooks._cli.demo._sizing import choose_sizing
+from asynchooks._cli.demo._store import DEFAULT_BANDWIDTH_MB_S, open_store
+from asynchooks._cli.demo._training import MODELS, Run, Training
+from asynchooks.checkpoint import list_checkpoints
+from asynchooks.errors import AsyncHooksError
+
+if TYPE_CHECKING:
+    from asynchooks._cli.demo._sizing import Sizing
+    from asynchooks._cli.demo._store import Store
+
+__all__ = ["DemoOptions", "run_demo"]
+
+_INTERRUPTED = 130
+_WIDTH_OF_A_FILE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """The demo's options, checked; see ``asynchooks demo --help``."""
+
+    device: str
+    steps: int | None
+    store: str | None
+    seed: int
+    bandwidth_mb_s: float | None
+    threads: int
+    model: str
+    json_file: Path | None
+
+
+def run_demo(options: DemoOptions) -> int:
+    """Run the demo; return the process's exit code."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+    torch.set_num_threads(options.threads)
+    try:
+        with open_store(options.store, options.bandwidth_mb_s or DEFAULT_BANDWIDTH_MB_S) as store:
+            return _run_in(store, options, console)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except AsyncHooksError as error:
+        console.print(f"[red]error:[/red] {type(error).__name__}: {error}")
+        return 1
+    except RuntimeError as error:  # the embedded server: rclone is missing or does not start
+        console.print(f"[red]error:[/red] {error}")
+        return 1
+
+
+def _run_in(store: Store, options: DemoOptions, console: Console) -> int:
+    demo = _Demo(store, options, console)
+    try:
+        return demo.run()
+    except KeyboardInterrupt:
+        console.print("\nInterrupted.")
+        demo.say_what_is_there()
+        raise
+    except BaseExceptionGroup as errors:
+        interrupts, failures = errors.split(KeyboardInterrupt)
+        for failure in failures.exceptions if failures else ():
+            console.print(f"[red]error:[/red] {type(failure).__name__}: {failure}")
+        demo.say_what_is_there()
+        if interrupts:
+            raise KeyboardInterrupt from errors
+        return 1
+
+
+class _Demo:
+    """One demo: what its steps share."""
+
+    def __init__(self, store: Store, options: DemoOptions, console: Console) -> None:
+        self._store = store
+        self._options = options
+        self._console = console
+        self._started: list[str] = []
+        self._training = Training(MODELS[options.model], options.device, options.seed)
+
+    def run(self) -> int:
+        """Run everything; return the exit code."""
+        with Display(self._console) as self._display:
+            sizing = self._size()
+            quarter = sizing.interval
+            blocks = [self._block("pure compute, before", quarter)]
+            sync = self._run("sync", sizing)
+            blocks.append(self._block("pure compute, between", 2 * quarter))
+            async_ = self._run("async", sizing)
+            blocks.append(self._block("pure compute, after", quarter))
+            claims = self._prove(sync, async_, sizing)
+        baseline = measure_baseline(sync.arm.steps, blocks)
+        environment = describe_environment("torch", "asynchooks")
+        arms = (sync.arm, async_.arm)
+        self._console.print("\n", comparison_table(baseline, arms))
+        self._console.print(
+            caption(baseline, sizing, self._store.description, self._options.threads, environment)
+        )
+        self._console.print("\n" + picture(async_.spans, max(60, min(110, self._console.width))))
+        self._console.print()
+        for claim in claims:
+            self._console.print(("[green]yes[/green]  " if claim.holds else "[red]NO[/red]   ") + claim.text)
+        if self._options.json_file is not None:
+            plain = {name: str(value) for name, value in asdict(self._options).items() if value is not None}
+            report = as_json(baseline, arms, sizing, claims, environment, plain)
+            self._options.json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        return 0 if all(claim.holds for claim in claims) else 1
+
+    def say_what_is_there(self) -> None:
+        """Print the committed checkpoints of every run that was started."""
+        for name in self._started:
+            url = self._store.run_url(name)
+            committed = [info.name for info in list_checkpoints(url, storage_options=self._store.options)]
+            names = ", ".join(committed) or "nothing yet"
+            self._console.print(f"Committed in {url}: {names}.")
+        if self._store.is_temporary:
+            self._console.print(
+                "The embedded store ends with the demo; --store URL saves to a place of your own."
+            )
+
+    def _size(self) -> Sizing:
+        self._training.block(3, 1000)  # the first steps warm up torch
+        on_step = self._display.phase("how fast is this machine?", 8)
+        block = self._training.block(8, 1000, on_step)
+        return choose_sizing(
+            step_s=block.step_s,
+            save_bytes=self._training.save_bytes,
+            bytes_per_s=self._store.bytes_per_s,
+            steps=self._options.steps,
+        )
+
+    def _block(self, name: str, steps: int) -> Block:
+        return self._training.block(steps, steps, self._display.phase(name, steps))
+
+    def _run(self, mode: str, sizing: Sizing, resume_from: str | None = None, done: int = 0) -> Run:
+        name = mode if resume_from is None else "resumed"
+        self._started.append(name)
+        return self._training.run(
+            "sync" if mode == "sync" else "async",
+            name=name,
+            store_url=self._store.url,
+            options=self._store.options,
+            steps=sizing.steps,
+            interval=sizing.interval,
+            on_step=self._display.phase(
+                f'training, mode="{mode}"' if not done else "resumed", sizing.steps - done
+            ),
+            resume_from=resume_from,
+        )
+
+    def _prove(self, sync: Run, async_: Run, sizing: Sizing) -> list[Claim]:
+        options = self._store.options
+        final = f"iter_{sizing.steps}.pth"
+        claims = [
+            prove_same_tensors(
+                f"{sync.url}/{final}",
+                f"{async_.url}/{final}",
+                "the final checkpoints of both runs",
+                options,
+            ),
+            prove_same_files(sync.url, async_.url, options),
+        ]
+        steps = [
+            info for info in list_checkpoints(async_.url, storage_options=options) if "iter_" in info.name
+        ]
+        earlier = [info for info in steps if info.step < sizing.steps][-1]
+        resumed = self._run("async", sizing, resume_from=f"{async_.url}/{earlier.name}", done=earlier.step)
+        claims.append(
+            prove_same_tensors(
+                f"{async_.url}/{final}",
+                f"{resumed.url}/{final}",
+                f"a run resumed from {async_.url}/{earlier.name} and the run that was not interrupted",
+                options,
+            )
+        )
+        return claims

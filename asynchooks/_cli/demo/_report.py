@@ -1,0 +1,133 @@
+"""What the demo says: the table, its caption, the proof, the picture. Decides words and layout alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from asynchooks._cli.demo._environment import environment_line
+from asynchooks.trace import render_timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asynchooks._cli.demo._measure import Arm, Baseline
+    from asynchooks._cli.demo._proof import Claim
+    from asynchooks._cli.demo._sizing import Sizing
+    from asynchooks.instrument import Span
+
+__all__ = ["as_json", "caption", "comparison_table", "picture"]
+
+
+# The interval's save and the best one's follow each other: one validation lies between them.
+_SAME_SAVE_NS = 2_000_000_000
+
+
+def comparison_table(baseline: Baseline, arms: Sequence[Arm]) -> Table:
+    """Return the table: one row per quantity, one column per run."""
+    table = Table(title="Saving inline and in the background, beside pure compute", title_justify="left")
+    table.add_column("")
+    table.add_column("pure compute", justify="right")
+    for arm in arms:
+        table.add_column(f'mode="{arm.mode}"', justify="right")
+    for name, pure, cells in _rows(baseline, arms):
+        table.add_row(name, pure, *cells)
+    return table
+
+
+def caption(baseline: Baseline, sizing: Sizing, store: str, threads: int, environment: dict[str, str]) -> str:
+    """Return what a reader must know to judge the table, a few lines."""
+    blocks = len(baseline.block_steps_per_s)
+    lines = [
+        (
+            "exposed: the training thread stands still for hooks. inflation: steps are slower while a save is in "
+            "flight. quiet steps: those with none in flight; the share is the loop without exposed time and "
+            "inflation. lag: from capture to commit. final wait: for the last save, once per run."
+        ),
+        f"Same weights, data and {sizing.steps} steps in every run; a save every {sizing.interval} steps.",
+        f"Store: {store}.",
+        (
+            f"Torch uses {threads} thread(s) in every run; by default one core stays free for the store's client "
+            f"and the server on this machine."
+        ),
+        (
+            f"Pure compute: the same training and validation without checkpoints and logs, in {blocks} blocks "
+            f"before, between and after the runs; they differ by up to {baseline.noise:.1%} from their mean."
+        ),
+        environment_line(environment),
+    ]
+    if not sizing.keeps_up and sizing.save_s is not None:
+        lines.insert(
+            2,
+            f"This store needs {sizing.save_s:.1f} s for one save, and one comes every {sizing.cadence_s:.1f} s: "
+            f"it cannot keep up, so training waits for it in every mode.",
+        )
+    return "\n".join(lines)
+
+
+def picture(spans: Sequence[Span], width: int) -> str:
+    """Return the timeline of one save: from a little before its capture to a little before the next one's."""
+    captures = sorted(s.start_ns for s in spans if s.kind == "capture" and s.hook == "CheckpointHook")
+    ends = [span.end_ns for span in spans]
+    saves = [at for i, at in enumerate(captures) if i == 0 or at - captures[i - 1] > _SAME_SAVE_NS]
+    middle = (len(saves) - 1) // 2
+    cadence_ns = (saves[middle + 1] if middle + 1 < len(saves) else max(ends)) - saves[middle]
+    start_ns = saves[middle] - cadence_ns // 10
+    return render_timeline(spans, width=width, start_ns=start_ns, end_ns=start_ns + cadence_ns)
+
+
+def as_json(
+    baseline: Baseline,
+    arms: Sequence[Arm],
+    sizing: Sizing,
+    claims: Sequence[Claim],
+    environment: dict[str, str],
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """Return all numbers, JSON-serializable."""
+    return {
+        "environment": environment,
+        "options": options,
+        "sizing": asdict(sizing),
+        "pure_compute": asdict(baseline) | {"steps_per_s": baseline.steps_per_s, "noise": baseline.noise},
+        "runs": {
+            arm.mode: asdict(arm)
+            | {
+                "steps_per_s": arm.steps_per_s,
+                "wall_s": arm.wall_s,
+                "of_pure_compute": arm.steps_per_s / baseline.steps_per_s,
+                "of_own_quiet_steps": arm.own_share,
+            }
+            for arm in arms
+        },
+        "proof": [asdict(claim) for claim in claims],
+    }
+
+
+def _rows(baseline: Baseline, arms: Sequence[Arm]) -> list[tuple[str, str, list[str]]]:
+    return [
+        ("training loop, steps/s", f"{baseline.steps_per_s:.2f}", [f"{arm.steps_per_s:.2f}" for arm in arms]),
+        (
+            "  of pure compute",
+            "100.0 %",
+            [_percent(arm.steps_per_s / baseline.steps_per_s) for arm in arms],
+        ),
+        ("  by its own quiet steps", "", [_percent(arm.own_share) for arm in arms]),
+        ("exposed, s per save", "", [_per_save(arm.exposed_s, arm) for arm in arms]),
+        ("inflation, s per save", "", [_per_save(arm.inflation_s, arm) for arm in arms]),
+        ("lag, steps", "", [f"{arm.lag_steps:g}" for arm in arms]),
+        ("checkpoints committed", "", [str(arm.saves) for arm in arms]),
+        ("final wait, s", "", [f"{arm.final_wait_s:.1f}" for arm in arms]),
+        ("wall time, s", f"{baseline.loop_s:.1f}", [f"{arm.wall_s:.1f}" for arm in arms]),
+        ("  over pure compute, s", "", [f"{arm.wall_s - baseline.loop_s:+.1f}" for arm in arms]),
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.1f} %"
+
+
+def _per_save(seconds: float | None, arm: Arm) -> str:
+    return "unknown" if seconds is None else f"{seconds / max(1, arm.saves):.3f}"

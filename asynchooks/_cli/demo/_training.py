@@ -1,0 +1,184 @@
+"""The training that the demo and the benchmarks compare: one model, one data order, with and without saving.
+
+Decides everything that must be the same in all runs. A *run* saves to a store in one mode; a *block* is the same
+training without the hooks that do I/O: pure compute.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Dataset, Subset
+
+from asynchooks._cli.demo._clock import StepClock
+from asynchooks._cli.demo._gpt import GPT, GPTSize
+from asynchooks._cli.demo._measure import Arm, Block, measure_arm
+from asynchooks._cli.demo._text import Windows, read_corpus, split_corpus
+from asynchooks.runner import Runner
+from asynchooks.trace import Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Literal
+
+    from torch import Tensor
+
+    from asynchooks.instrument import Span
+
+__all__ = ["MODELS", "Run", "Training"]
+
+MODELS = {
+    "small": GPTSize(),
+    "tiny": GPTSize(width=64, layers=2, heads=2, context=32),
+}
+_VALIDATION_BATCHES = 4
+_KEEP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished run that saved.
+
+    Attributes:
+        arm: its numbers.
+        spans: everything that was recorded.
+        url: the folder of its checkpoints.
+    """
+
+    arm: Arm
+    spans: tuple[Span, ...]
+    url: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all runs share.
+
+    Args:
+        size: sizes of the model.
+        device: where to train.
+        seed: seed of the weights and of the data's order.
+        batch_size: windows per step.
+    """
+
+    size: GPTSize = field(default_factory=GPTSize)
+    device: str = "cpu"
+    seed: int = 0
+    batch_size: int = 4
+
+    @cached_property
+    def _data(self) -> tuple[Dataset[Tensor], Dataset[Tensor]]:
+        """The training and the validation windows; read once."""
+        text, held_out = split_corpus(read_corpus())
+        few = range(_VALIDATION_BATCHES * self.batch_size)
+        return (
+            Windows(text, self.size.context, stride=self.size.context // 2),
+            Subset(Windows(held_out, self.size.context, stride=self.size.context), few),
+        )
+
+    @property
+    def save_bytes(self) -> int:
+        """Bytes of one save: weights and two moments of AdamW, and the weights again as the best checkpoint."""
+        return 4 * 4 * GPT(self.size).parameter_count()
+
+    def block(self, steps: int, interval: int, on_step: Callable[[], None] | None = None) -> Block:
+        """Train and validate without checkpoints and logs."""
+        recorder = Recorder()
+        clock = StepClock(recorder, on_step)
+        with tempfile.TemporaryDirectory(prefix="asynchooks-") as work_dir:
+            quiet = {"checkpoint": None, "logger": None}
+            self._runner(Path(work_dir), steps, interval, default_hooks=quiet, custom_hooks=[clock]).train()
+        timed = [span.duration_s for span in recorder.spans]
+        return Block(len(timed), (clock.loop_end_ns - clock.loop_start_ns) / 1e9, statistics.median(timed))
+
+    def run(
+        self,
+        mode: Literal["sync", "async"],
+        *,
+        name: str,
+        store_url: str,
+        options: Mapping[str, Any],
+        steps: int,
+        interval: int,
+        on_step: Callable[[], None] | None = None,
+        resume_from: str | None = None,
+    ) -> Run:
+        """Train with checkpoints, best-checkpoint selection, pruning and logs to a store.
+
+        Args:
+            mode: how the executor runs background parts.
+            name: name of the run, and of its folder in the store.
+            store_url: URL below which that folder is made.
+            options: fsspec's options for the store.
+            steps: training steps in all, those before ``resume_from`` included.
+            interval: steps between two saves, and between two validations.
+            on_step: called after each step.
+            resume_from: URL of the checkpoint from which the run continues.
+        """
+        recorder = Recorder()
+        clock = StepClock(recorder, on_step)
+        saving: dict[str, Any] = {
+            "checkpoint": {
+                "type": "CheckpointHook",
+                "interval": interval,
+                "by_epoch": False,
+                "out_dir": store_url,
+                "backend_args": dict(options),
+                "max_keep_ckpts": _KEEP,
+                "save_best": "loss",
+                "rule": "less",
+            },
+            "logger": {
+                "type": "LoggerHook",
+                "interval": 10,
+                "sinks": ["json"],
+                "out_dir": f"{store_url}/logs",
+                "backend_args": dict(options),
+            },
+        }
+        with tempfile.TemporaryDirectory(prefix="asynchooks-") as folder:
+            runner = self._runner(
+                Path(folder) / name,
+                steps,
+                interval,
+                default_hooks=saving,
+                custom_hooks=[clock],
+                mode=mode,
+                instrument=recorder,
+                resume=resume_from or False,
+                storage_options=dict(options),
+            )
+            runner.train()
+            end_ns = time.perf_counter_ns()
+        spans = recorder.spans
+        arm = measure_arm(mode, spans, loop_ns=(clock.loop_start_ns, clock.loop_end_ns), end_ns=end_ns)
+        return Run(arm, spans, f"{store_url}/{name}")
+
+    def _runner(self, work_dir: Path, steps: int, interval: int, **options: Any) -> Runner:
+        """Build a run: new weights from the seed, the data from its beginning."""
+        torch.manual_seed(self.seed)
+        model = GPT(self.size).to(self.device)
+        train, validation = self._data
+        return Runner(
+            model=model,
+            work_dir=work_dir,
+            train_dataloader={
+                "dataset": train,
+                "batch_size": self.batch_size,
+                "sampler": {"type": "InfiniteSampler", "shuffle": True, "seed": self.seed},
+            },
+            train_cfg={"by_epoch": False, "max_iters": steps, "val_interval": interval},
+            val_dataloader={"dataset": validation, "batch_size": self.batch_size},
+            optim_wrapper={"optimizer": torch.optim.AdamW(model.parameters(), lr=1e-3)},
+            param_scheduler={"type": "LinearLR", "start_factor": 0.1, "total_iters": 20, "by_epoch": False},
+            randomness={"seed": self.seed},
+            log_level="WARNING",
+            **options,
+        )

@@ -1,0 +1,324 @@
+"""The conformance suites: what every store must do, and what checkpoints must do on every store.
+
+Inherit in a pytest module and give a `store` fixture (an empty folder that supports `asynchooks.checkpoint.Store`)::
+
+    class TestMyStore(StoreSuite, CheckpointSuite):
+        @pytest.fixture
+        def store(self) -> Store:
+            return MyStore(...)
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+import torch
+
+from asynchooks.checkpoint import (
+    Checkpointer,
+    Content,
+    KeepLast,
+    capture,
+    find_latest,
+    list_checkpoints,
+    read_pointer,
+    sweep,
+)
+from asynchooks.errors import CheckpointNotFoundError, StorageError, StorageFullError
+from asynchooks.testing._storage import Fault, FaultyStore
+
+if TYPE_CHECKING:
+    from asynchooks.checkpoint import Snapshot, Store
+
+__all__ = ["CheckpointSuite", "StoreSuite"]
+
+_MIB = 2**20
+
+
+class _StopHereError(Exception):
+    """What a test's progress raises."""
+
+
+class StoreSuite:
+    """What `asynchooks.checkpoint.Store` promises."""
+
+    def test_what_was_put_reads_back(self, store: Store) -> None:
+        """One buffer or many, empty ones among them."""
+        store.put("a.pth", Content.of(b"one", b"", bytearray(b"two")))
+
+        assert b"".join(store.read("a.pth")) == b"onetwo"
+        assert store.entries()["a.pth"].nbytes == 6
+
+    def test_an_empty_file_is_a_file(self, store: Store) -> None:
+        """Zero bytes are content."""
+        store.put("empty", Content.of())
+
+        assert store.entries()["empty"].nbytes == 0
+        assert b"".join(store.read("empty")) == b""
+
+    def test_a_large_file_comes_back_whole(self, store: Store) -> None:
+        """Larger than one part and one chunk, of no round length, in uneven buffers."""
+        data = bytes(torch.arange(33 * _MIB + 5, dtype=torch.int64).to(torch.uint8).numpy())
+        store.put("large", Content.of(data[:7], memoryview(data)[7 : 20 * _MIB + 1], data[20 * _MIB + 1 :]))
+
+        pieces = b"".join(store.read("large"))
+
+        assert pieces == data
+
+    def test_progress_hears_of_every_byte(self, store: Store) -> None:
+        """The sum of what it is told is the length."""
+        told: list[int] = []
+
+        store.put("large", Content.of(bytes(20 * _MIB)), progress=told.append)
+
+        assert sum(told) == 20 * _MIB
+
+    def test_putting_again_replaces_the_file(self, store: Store) -> None:
+        """No append, no second version."""
+        store.put("a.pth", Content.of(b"a long first content"))
+        store.put("a.pth", Content.of(b"second"))
+
+        assert b"".join(store.read("a.pth")) == b"second"
+
+    def test_a_stopped_put_leaves_the_old_file_and_nothing_else(self, store: Store) -> None:
+        """In the middle of the bytes."""
+        store.put("a.pth", Content.of(b"old"))
+        told: list[int] = []
+
+        def stop(nbytes: int) -> None:
+            told.append(nbytes)
+            if sum(told) > 8 * _MIB:
+                raise StorageFullError("no space left")
+
+        with pytest.raises(StorageFullError, match="no space left"):
+            store.put("a.pth", Content.of(bytes(40 * _MIB)), progress=stop)
+
+        assert b"".join(store.read("a.pth")) == b"old"
+        assert list(store.entries()) == ["a.pth"]
+
+    def test_a_stopped_put_of_a_new_name_leaves_nothing(self, store: Store) -> None:
+        """Also when the whole content was taken but not yet visible."""
+
+        def stop(_nbytes: int) -> None:
+            raise StorageFullError("no space left")
+
+        with pytest.raises(StorageFullError):
+            store.put("a.pth", Content.of(bytes(20 * _MIB)), progress=stop)
+
+        assert dict(store.entries()) == {}
+
+    def test_a_missing_file_is_not_found(self, store: Store) -> None:
+        """At the first piece, by its URL."""
+        with pytest.raises(CheckpointNotFoundError, match="missing"):
+            next(store.read("missing"))
+
+    def test_a_read_may_end_early(self, store: Store) -> None:
+        """Closing the iterator frees what it holds."""
+        store.put("large", Content.of(bytes(20 * _MIB)))
+        pieces: Any = store.read("large", chunk_bytes=1024)
+
+        assert len(next(pieces)) > 0
+        pieces.close()
+
+    def test_deleting_is_idempotent(self, store: Store) -> None:
+        """What is gone may be deleted again."""
+        store.put("a.pth", Content.of(b"x"))
+        store.delete("a.pth")
+        store.delete("a.pth")
+
+        assert "a.pth" not in store.entries()
+
+    def test_a_folder_that_does_not_exist_yet_is_empty(self, store: Store) -> None:
+        """Nothing has to be made beforehand, save a bucket."""
+        assert dict(store.entries()) == {}
+
+
+class CheckpointSuite:
+    """What `asynchooks.checkpoint` promises on every store."""
+
+    def test_saved_equals_loaded(self, store: Store) -> None:
+        """Bit by bit, read from the store again."""
+        state = _state(1)
+
+        info = Checkpointer(store).save_sync(capture(state), name="iter_1.pth", step=1, metrics={"acc": 0.5})
+
+        assert list_checkpoints(store) == [info]
+        assert torch.equal(_loaded(store, info.name)["state_dict"]["weight"], state["state_dict"]["weight"])
+
+    def test_the_newest_is_found_and_the_pointer_names_it(self, store: Store) -> None:
+        """By the order of the saves."""
+        saves = Checkpointer(store)
+        for step in (1, 2, 3):
+            saves.save_sync(_snapshot(step), name=f"iter_{step}.pth", step=step, pointer="last")
+
+        latest = find_latest(store)
+
+        assert latest is not None
+        assert latest.step == 3
+        assert read_pointer(store) == latest.url
+
+    def test_pruning_leaves_exactly_what_the_policy_keeps(self, store: Store) -> None:
+        """And no manifest of what is gone."""
+        saves = Checkpointer(store)
+        for step in (1, 2, 3, 4):
+            saves.save_sync(
+                _snapshot(step), name=f"iter_{step}.pth", step=step, pointer="last", keep=KeepLast(2)
+            )
+
+        assert sorted(store.entries()) == [
+            "iter_3.pth",
+            "iter_3.pth.manifest.json",
+            "iter_4.pth",
+            "iter_4.pth.manifest.json",
+            "last_checkpoint",
+        ]
+
+    @pytest.mark.parametrize(
+        "file", ["iter_1.pth.manifest.next.json", "iter_1.pth", "iter_1.pth.manifest.json"]
+    )
+    def test_a_replacement_that_fails_anywhere_leaves_one_loadable_checkpoint(
+        self, store: Store, file: str
+    ) -> None:
+        """The old one or the new one, whole."""
+        Checkpointer(store).save_sync(_snapshot(1), name="iter_1.pth", step=1)
+        faulty = FaultyStore(store, [Fault(lambda: StorageFullError("full"), "put", file, skip=0)])
+        faulty.faults[0].name = file
+        faulty.faults[0].times = 1
+
+        with pytest.raises(StorageError, match="full"):
+            Checkpointer(faulty).save_sync(_snapshot(2), name="iter_1.pth", step=2)
+
+        latest = find_latest(store)
+        assert latest is not None
+        assert latest.step in (1, 2)
+
+    def test_a_save_that_fails_midway_leaves_nothing_of_itself(self, store: Store) -> None:
+        """Not even a name."""
+        faulty = FaultyStore(
+            store, [Fault(lambda: OSError(28, "No space left"), "put", "iter_2.pth", after_bytes=1)]
+        )
+        Checkpointer(store).save_sync(_snapshot(1), name="iter_1.pth", step=1)
+
+        with pytest.raises(StorageError, match="step 2"):
+            Checkpointer(faulty).save_sync(_snapshot(2), name="iter_2.pth", step=2)
+
+        assert sorted(store.entries()) == ["iter_1.pth", "iter_1.pth.manifest.json"]
+
+    def test_nothing_is_pruned_when_the_commit_fails(self, store: Store) -> None:
+        """Durable first, then the pointer, then the pruning."""
+        saves = Checkpointer(store)
+        saves.save_sync(_snapshot(1), name="iter_1.pth", step=1, pointer="last")
+        faulty = FaultyStore(
+            store, [Fault(lambda: StorageFullError("full"), "put", "iter_2.pth.manifest.json")]
+        )
+
+        with pytest.raises(StorageFullError):
+            Checkpointer(faulty, run_id=saves.run_id).save_sync(
+                _snapshot(2), name="iter_2.pth", step=2, pointer="last", keep=KeepLast(1)
+            )
+
+        latest = find_latest(store)
+        assert latest is not None
+        assert latest.step == 1
+        assert read_pointer(store) == latest.url
+
+    def test_a_cancelled_save_leaves_nothing_of_itself(self, store: Store) -> None:
+        """Cancelled while the bytes are on their way."""
+
+        async def save_and_cancel() -> None:
+            with anyio.CancelScope() as scope:
+                cancelling = _CancellingStore(store, scope)
+                await Checkpointer(cancelling).save(_snapshot(1, rows=6 * _MIB), name="iter_1.pth", step=1)
+            assert scope.cancelled_caught
+
+        anyio.run(save_and_cancel)
+
+        assert dict(store.entries()) == {}
+
+    def test_damage_is_found_and_the_one_before_is_taken(
+        self, store: Store, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Loudly: the file and the reason."""
+        saves = Checkpointer(store)
+        saves.save_sync(_snapshot(1), name="iter_1.pth", step=1)
+        saves.save_sync(_snapshot(2), name="iter_2.pth", step=2)
+        data = bytearray(b"".join(store.read("iter_2.pth")))
+        data[len(data) // 2] ^= 1
+        store.put("iter_2.pth", Content.of(data))
+
+        with caplog.at_level(logging.WARNING):
+            latest = find_latest(store)
+
+        assert latest is not None
+        assert latest.step == 1
+        assert "iter_2.pth" in caplog.text
+        assert "differs" in caplog.text
+
+    def test_sweep_removes_what_an_interrupted_commit_left(self, store: Store) -> None:
+        """Data whose manifest was never written, and nothing committed."""
+        faulty = FaultyStore(
+            store, [Fault(lambda: StorageFullError("full"), "put", "iter_2.pth.manifest.json")]
+        )
+        Checkpointer(store).save_sync(_snapshot(1), name="iter_1.pth", step=1)
+        with pytest.raises(StorageFullError):
+            Checkpointer(faulty).save_sync(_snapshot(2), name="iter_2.pth", step=2)
+        assert "iter_2.pth" in store.entries()
+
+        sweep(store, older_than_s=-5)
+
+        assert sorted(store.entries()) == ["iter_1.pth", "iter_1.pth.manifest.json"]
+
+    def test_check_leaves_nothing(self, store: Store) -> None:
+        """The probe is gone."""
+        Checkpointer(store).check_sync()
+
+        assert dict(store.entries()) == {}
+
+    def test_many_saves_leave_no_thread_of_files_behind(self, store: Store) -> None:
+        """Only what is kept."""
+        saves = Checkpointer(store)
+        for step in range(12):
+            saves.save_sync(_snapshot(step), name=f"iter_{step}.pth", step=step, keep=KeepLast(1))
+
+        assert sorted(store.entries()) == ["iter_11.pth", "iter_11.pth.manifest.json"]
+
+
+class _CancellingStore:
+    """Cancels a scope, from the worker thread, when the first bytes of the data were taken."""
+
+    def __init__(self, inner: Store, scope: anyio.CancelScope) -> None:
+        self._inner = inner
+        self._scope = scope
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def put(self, name: str, content: Content, *, progress: Any = None) -> None:
+        def cancel_first(nbytes: int) -> None:
+            anyio.from_thread.run_sync(self._scope.cancel)
+            anyio.from_thread.run(anyio.lowlevel.checkpoint)
+            progress(nbytes)
+
+        if name.endswith(".json"):
+            self._inner.put(name, content)
+        else:
+            self._inner.put(name, content, progress=cancel_first)
+
+
+def _state(step: int, rows: int = 64) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(step)
+    return {"state_dict": {"weight": torch.randn(rows, generator=generator)}, "meta": {"iter": step}}
+
+
+def _snapshot(step: int, rows: int = 64) -> Snapshot:
+    return capture(_state(step, rows))
+
+
+def _loaded(store: Store, name: str) -> dict[str, Any]:
+    import io
+
+    loaded: dict[str, Any] = torch.load(io.BytesIO(b"".join(store.read(name))), weights_only=True)
+    return loaded

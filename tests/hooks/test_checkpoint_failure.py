@@ -1,0 +1,122 @@
+"""What a failed, refused or dropped save leaves: the checkpoint before, and no false belief."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from asynchooks.checkpoint import list_checkpoints, verify
+from asynchooks.errors import BackgroundHookError, StorageFullError
+from asynchooks.execution import HookExecutor
+from asynchooks.hooks import CheckpointHook
+from asynchooks.runner import TrainState
+
+
+class Shelf(MemoryFileSystem):  # type: ignore[misc] # fsspec is untyped
+    """A store of its own that is full for some names, and can be held."""
+
+    protocol = "shelf"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    full_for: ClassVar[set[str]] = set()
+    is_open = threading.Event()
+
+    def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> Any:
+        self.refuse(path)
+        return super().pipe_file(path, value, mode=mode, **kwargs)
+
+    def _open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        if "r" not in mode:
+            self.refuse(path)
+        return super()._open(path, mode, *args, **kwargs)
+
+    def mv(self, path1: str, path2: str, *args: Any, **kwargs: Any) -> Any:
+        self.refuse(path2)
+        return super().mv(path1, path2, *args, **kwargs)
+
+    def refuse(self, path: str) -> None:
+        if any(name in path for name in self.full_for):
+            raise OSError(28, "No space left on device")
+
+
+@pytest.fixture
+def shelf() -> Iterator[type[Shelf]]:
+    fsspec.register_implementation("shelf", Shelf, clobber=True)
+    Shelf.store.clear()
+    Shelf.pseudo_dirs[:] = [""]
+    Shelf.full_for.clear()
+    yield Shelf
+    Shelf.store.clear()
+
+
+def saved_on(url: str) -> list[str]:
+    return [info.name for info in list_checkpoints(url)]
+
+
+def test_a_failed_save_stops_the_run_and_leaves_the_checkpoint_before(train: Any, shelf: type[Shelf]) -> None:
+    shelf.full_for.add("epoch_2")
+    hook = CheckpointHook(interval=1, max_keep_ckpts=1, out_dir="shelf://disk")
+    with pytest.raises((BackgroundHookError, ExceptionGroup)) as caught:
+        train(hook, epochs=4)
+
+    failure = caught.value.exceptions[0] if isinstance(caught.value, ExceptionGroup) else caught.value
+    assert isinstance(failure, BackgroundHookError)
+    assert (failure.hook, failure.point) == ("CheckpointHook", "after_train_epoch")
+    assert isinstance(failure.__cause__, StorageFullError)
+    assert saved_on("shelf://disk/run") == ["epoch_1.pth"]
+    verify("shelf://disk/run/epoch_1.pth")
+
+
+def test_a_failed_save_with_warn_goes_on_and_removes_nothing_that_is_needed(
+    train: Any, shelf: type[Shelf]
+) -> None:
+    shelf.full_for.add("epoch_2")
+    hook = CheckpointHook(interval=1, max_keep_ckpts=2, out_dir="shelf://disk", on_error="warn")
+    state = train(hook, epochs=4)
+
+    assert saved_on("shelf://disk/run") == ["epoch_3.pth", "epoch_4.pth"]
+    assert state.message_hub.get_info("last_ckpt").endswith("/epoch_4.pth")
+
+
+def test_a_best_that_could_not_be_saved_is_not_believed(train: Any, shelf: type[Shelf]) -> None:
+    shelf.full_for.add("best_acc_epoch_2")
+    hook = CheckpointHook(save_best="acc", save_last=False, out_dir="shelf://disk", on_error="warn")
+    state = train(hook, metrics=[{"acc": value} for value in (0.1, 0.9, 0.2, 0.15)], mode="sync")
+
+    assert saved_on("shelf://disk/run") == ["best_acc_epoch_3.pth"]
+    assert state.message_hub.get_info("best_score") == 0.2
+
+
+def test_the_old_best_stays_when_the_new_one_cannot_be_saved(train: Any, shelf: type[Shelf]) -> None:
+    shelf.full_for.add("best_acc_epoch_2")
+    hook = CheckpointHook(save_best="acc", save_last=False, out_dir="shelf://disk", on_error="warn")
+    train(hook, epochs=2, metrics=[{"acc": 0.1}, {"acc": 0.9}])
+
+    assert saved_on("shelf://disk/run") == ["best_acc_epoch_1.pth"]
+
+
+def test_what_finds_no_room_is_dropped_and_nothing_names_it(
+    make_state: Callable[..., TrainState], tmp_path: Path
+) -> None:
+    hook = CheckpointHook(interval=1, by_epoch=False, when_busy="skip")
+    state = make_state(tmp_path)
+    with HookExecutor([hook], staging_budget=1) as executor:
+        for step in range(3):
+            executor.fire("after_train_iter", state, batch_idx=step)
+        rows = {row.point: row for row in executor.statistics().hooks}
+    committed = saved_on(str(tmp_path))
+
+    row = rows["after_train_iter"]
+    assert row.skipped + row.parts == 3
+    assert committed[0] == "iter_1.pth"
+    assert Path(state.message_hub.get_info("last_ckpt")).name == committed[-1]
+
+
+def test_a_read_only_folder_is_an_error_before_training(train: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        train(CheckpointHook(interval=1, out_dir=str(tmp_path / "file")), epochs=1)
