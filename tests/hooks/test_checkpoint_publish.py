@@ -38,9 +38,7 @@ def test_what_is_published_is_nothing_to_resume_from(train: Any, tmp_path: Path)
     assert len(list_checkpoints(tmp_path)) == 1
 
 
-def test_the_published_form_of_a_superseded_best_is_removed(
-    train: Any, names: Names, tmp_path: Path
-) -> None:
+def test_the_published_form_of_a_superseded_best_is_removed(train: Any, names: Names, tmp_path: Path) -> None:
     for scores in ([0.1], [0.1, 0.9]):
         hook = CheckpointHook(save_best="acc", save_last=False, published_keys=["state_dict"])
         train(hook, epochs=len(scores), metrics=[{"acc": s} for s in scores], work_dir=tmp_path)

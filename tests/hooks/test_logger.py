@@ -19,13 +19,18 @@ from asynchooks.hooks import CheckpointHook, LoggerHook, RuntimeInfoHook
 from asynchooks.runner import TrainState
 
 
+def log_folder(state: TrainState) -> Path:
+    assert state.log_dir is not None
+    return Path(state.log_dir)
+
+
 def json_lines(state: TrainState) -> list[dict[str, Any]]:
-    path = Path(state.log_dir) / f"{state.timestamp}.json"
+    path = log_folder(state) / f"{state.timestamp}.json"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def text_lines(state: TrainState) -> list[str]:
-    path = Path(state.log_dir) / f"{state.timestamp}.log"
+    path = log_folder(state) / f"{state.timestamp}.log"
     return [line.split(" ", 2)[2] for line in path.read_text().splitlines()]
 
 
@@ -86,7 +91,7 @@ def events(state: TrainState) -> list[tuple[str, int, float]]:
         LegacyEventFileLoader,
     )
 
-    (path,) = (Path(state.log_dir) / "tensorboard").iterdir()
+    (path,) = (log_folder(state) / "tensorboard").iterdir()
     return [
         (value.tag, event.step, round(value.simple_value, 5))
         for event in LegacyEventFileLoader(str(path)).Load()
@@ -103,10 +108,12 @@ class Watched(torch.Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.__name__ in {"item", "tolist", "__float__", "__bool__", "numpy", "cpu", "to", "__format__"}:
             cls.readers.add(threading.get_ident())
-        return super().__torch_function__(func, types, args, kwargs or {})
+        return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="a loss on the CPU is read at no cost, and so at once")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="a loss on the CPU is read at no cost, and so at once"
+)
 def test_no_loss_is_read_on_the_training_thread(make_state: Callable[..., TrainState]) -> None:
     state = make_state()
     Watched.readers.clear()
@@ -192,7 +199,7 @@ def test_local_logs_go_when_they_are_copied_and_not_to_be_kept(train: Any, tmp_p
     hook = LoggerHook(interval=1, out_dir=str(tmp_path / "out"), keep_local=False)
     state = train(hook, epochs=2, work_dir=tmp_path / "run")
 
-    assert list(Path(state.log_dir).iterdir()) == []
+    assert list(log_folder(state).iterdir()) == []
     assert len((tmp_path / "out" / "run" / f"{state.timestamp}.json").read_text().splitlines()) == 4
 
 
@@ -200,7 +207,7 @@ def test_a_sink_that_fails_neither_stops_the_run_nor_the_other_sinks(
     train: Any, make_state: Callable[..., TrainState], caplog: pytest.LogCaptureFixture
 ) -> None:
     state = make_state(epochs=2)
-    in_the_way = Path(state.log_dir) / f"{state.timestamp}.json"
+    in_the_way = log_folder(state) / f"{state.timestamp}.json"
     in_the_way.mkdir(parents=True)
     train(LoggerHook(interval=1, interval_exp_name=-1), state=state, epochs=2)
 

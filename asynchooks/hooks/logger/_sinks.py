@@ -1,8 +1,8 @@
 """Where log records go besides the terminal: JSON lines and TensorBoard event files.
 
-A sink appends, one record at a time, and every record is with the operating system when its write returns: whatever
-ends the run, what was written stays readable. A file is opened for its first record, and again after `close`; one that
-nobody closes is closed with its sink. Runs in the background only; order is the caller's.
+A sink appends, one record at a time, and every record is with the operating system when its write returns:
+whatever ends the run, what was written stays readable. A file is opened for its first record, and again after
+`close`; one that nobody closes is closed with its sink. Runs in the background only; order is the caller's.
 """
 
 from __future__ import annotations
