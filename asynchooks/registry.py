@@ -257,9 +257,8 @@ def option_names(target: Buildable) -> tuple[list[str], bool]:
     Where ``__init__`` takes ``**kwargs``, the names of its base classes' constructors are added; whether
     ``kwargs`` go there is not knowable from outside, so such a class is said to take others too.
     """
-    inits = (
-        [vars(c)["__init__"] for c in target.__mro__ if "__init__" in vars(c)] if _is_class(target) else []
-    )
+    mro = target.__mro__[:-1] if isinstance(target, type) else ()  # the last one, object, takes nothing
+    inits = [vars(base)["__init__"] for base in mro if "__init__" in vars(base)]
     names: list[str] = []
     for function in inits or [target]:
         try:
@@ -319,10 +318,6 @@ def _explain(target: Buildable, arguments: Mapping[str, Any], error: TypeError) 
 def _no_such_option(target: Buildable, name: str, names: Sequence[str]) -> str:
     takes = ", ".join(names) if names else "no arguments"
     return f"{_name_of(target)} takes no argument {name!r}.{did_you_mean(name, names)} It takes: {takes}."
-
-
-def _is_class(target: Buildable) -> bool:
-    return isinstance(target, type)
 
 
 def _name_of(target: Buildable) -> str:

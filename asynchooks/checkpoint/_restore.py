@@ -156,10 +156,14 @@ def _load(
 ) -> dict[str, Any]:
     is_archive = data[:4].tobytes() == b"PK\3\4"
     try:
-        loaded = torch.load(cast("IO[bytes]", _ArrayFile(data)), map_location=map_location, weights_only=weights_only)
+        loaded = torch.load(
+            cast("IO[bytes]", _ArrayFile(data)), map_location=map_location, weights_only=weights_only
+        )
     except pickle.UnpicklingError as error:
         raise _refused(where, error, is_archive=is_archive) from error
-    except Exception as error:  # a damaged pickle fails anywhere in torch's loader; the caller is told the file
+    except (
+        Exception
+    ) as error:  # a damaged pickle fails anywhere in torch's loader; the caller is told the file
         if verified:
             raise  # the bytes are what was saved: this is a wrong map_location, too little memory, or a bug
         kind = CorruptCheckpointError if is_archive else ForeignCheckpointError

@@ -19,6 +19,7 @@ from asynchooks.errors import (
     WrongThreadError,
 )
 from asynchooks.execution._closing import report_orphan, settle
+from asynchooks.execution._critical import interrupts
 from asynchooks.execution._flight import Flight
 from asynchooks.execution._foreground import add_origin, check_blocking_result
 from asynchooks.execution._open import OpenExecutors
@@ -270,6 +271,7 @@ class HookExecutor:
         self._flight.open(self._portal)
         self._owner = threading.get_ident()
         open_executors.add(self)
+        interrupts.install()
         return self
 
     def __exit__(
@@ -369,6 +371,7 @@ class HookExecutor:
         self._owner = _NOT_OPEN
         self._why_closed = "is closed"
         open_executors.discard(self)
+        interrupts.remove()
         if self._portal is not None:
             self._portal.stop()
             self._portal = None

@@ -6,11 +6,11 @@ parts and reports their end. Decides nothing about order (scoreboard) or room (b
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING
 
 from asynchooks.execution._backpressure import Admission, InvocationSkipped, admit
+from asynchooks.execution._critical import Critical
 from asynchooks.execution._failures import Failure, Warnings, as_exception
 from asynchooks.execution._foreground import Foreground
 from asynchooks.execution._ledger import Ledger
@@ -48,7 +48,7 @@ class Flight:
         self._limits = limits
         self.foreground = Foreground(self.release)
         self._board = Scoreboard(order)
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = Critical()
         self._parts = Parts()
         self._turns: dict[Key, Turn] = {}
         self._failures: dict[Key, Failure] = {}
@@ -148,7 +148,7 @@ class Flight:
         """Give reserved bytes back that no part took over."""
         with self._changed:
             self._parts.staged_bytes -= nbytes
-            self._changed.notify_all()
+            self._changed.notify()
 
     # ---- a background part fires a point ----
 
@@ -298,7 +298,7 @@ class Flight:
                     turn.granted = False
                     step = turn.step
                 self._abandon(decision, step)
-        self._changed.notify_all()
+        self._changed.notify()
 
     def _take_off(self, part: Part) -> None:
         if part.function is not None:

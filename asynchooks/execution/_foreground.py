@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.errors import ExecutorError, HookDefinitionError
@@ -116,11 +117,20 @@ def _checked_part(step: Step, result: object) -> BackgroundPart | None:
         raise HookDefinitionError(
             f"{step.name} is @background and returns {result!r}; return None or a zero-argument async function."
         )
-    try:
-        inspect.signature(result).bind()
-    except TypeError:
+    if not _takes_no_arguments(result):
         raise HookDefinitionError(
             f"{step.name} is @background and returns {result!r}, which takes arguments; the background part "
             f"takes none."
-        ) from None
+        )
     return result
+
+
+def _takes_no_arguments(function: Callable[..., object]) -> bool:
+    code = function.__code__ if isinstance(function, FunctionType) else None
+    if code is not None and not code.co_argcount and not code.co_kwonlyargcount:
+        return True  # the usual closure, without the cost of a signature
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    return True

@@ -77,21 +77,26 @@ class Portal:
         self._stopping = True
         self._wake(always=True)
         self._thread.join()
+        self._close_sockets()
 
     def forget(self) -> None:
         """Let go of a portal whose thread stayed behind in the parent of this forked process."""
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
         self._sender.close()
         self._receiver.close()
 
     def _wake(self, *, always: bool = False) -> None:
         if self._sleeping or always:
             self._sleeping = False
-            with contextlib.suppress(OSError):  # full: it is awake already; closed: it has just ended
+            with contextlib.suppress(OSError):  # full: it is awake already; closed: it has ended
                 self._sender.send(b"\0")
 
     def _run(self) -> None:
-        with self._sender, self._receiver:
-            anyio.run(self._main)
+        anyio.run(self._main)
+        if not self._stopping:
+            self._close_sockets()
 
     async def _main(self) -> None:
         anyio.to_thread.current_default_thread_limiter().total_tokens = self._workers

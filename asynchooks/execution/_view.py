@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol
 
 from asynchooks.errors import LiveStateError
 
@@ -57,7 +57,6 @@ class RunnerView:
         )
 
 
-@runtime_checkable
 class SupportsHookView(Protocol):
     """A context that knows how to describe itself to background code."""
 
@@ -95,8 +94,10 @@ def view_of(context: object) -> RunnerView:
     """Return the frozen view of a context: its own `hook_view`, or its plain attributes of known names."""
     if isinstance(context, RunnerView):
         return context
-    if isinstance(context, SupportsHookView):
-        return context.hook_view()
+    describe = getattr(context, "hook_view", None)
+    if describe is not None:
+        view: RunnerView = describe()
+        return view
     known: dict[str, Any] = {}
     for name in ("epoch", "iter", "max_epochs", "max_iters", "experiment_name"):
         value = getattr(context, name, None)

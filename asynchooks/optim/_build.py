@@ -119,6 +119,8 @@ def _create_part(optimizer: torch.optim.Optimizer, part: Any, scope: str | None)
         return part
     kind, options = PARAM_SCHEDULERS.resolve(part, scope=scope)
     check_options(kind, {"optimizer": None, **options})
+    if not (isinstance(kind, type) and issubclass(kind, LRScheduler)):
+        raise ConfigError(f"{part!r} names no torch scheduler, of which a composed one is made.")
     return _create(kind, options, scope, optimizer)
 
 

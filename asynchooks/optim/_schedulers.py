@@ -111,7 +111,7 @@ class ParamScheduler:
         self._scheduler.load_state_dict(dict(inner))
 
     def _step_plateau(self, metrics: Mapping[str, Any] | None) -> None:
-        if metrics is None or self.monitor not in metrics:
+        if self.monitor is None or metrics is None or self.monitor not in metrics:
             raise ConfigError(
                 f"A plateau scheduler follows the metric {self.monitor!r}; the validation gave "
                 f"{sorted(metrics) if metrics else 'none'}. Set monitor=... to one of them."

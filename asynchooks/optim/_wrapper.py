@@ -6,7 +6,7 @@ norm stays a tensor, since reading it here would stop the device once per step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,7 +18,10 @@ from asynchooks.registry import OPTIM_WRAPPERS, check_options
 
 __all__ = ["OptimWrapper"]
 
-_CLIPPERS = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}
+_CLIPPERS: dict[str, Callable[..., Any]] = {
+    "norm": nn.utils.clip_grad_norm_,
+    "value": nn.utils.clip_grad_value_,
+}
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -74,7 +77,7 @@ class OptimWrapper:
         """Whether gradients of earlier losses wait for their step."""
         return self._counts % self.accumulative_counts != 0 and self._counts != self._max_counts
 
-    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:  # noqa: ARG002
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
         """Say where the run starts and ends, in iterations; ``max_counts=-1`` where the end is unknown."""
         self._counts = init_counts
         self._max_counts = max_counts
@@ -118,7 +121,7 @@ class OptimWrapper:
         """Whether the losses since the last step are a complete group, or the run ends here."""
         return not self.is_accumulating
 
-    def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:  # noqa: ARG002
+    def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return the context in which the forward pass runs; a subclass may cast in it."""
         return nullcontext()
 

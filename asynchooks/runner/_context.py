@@ -11,8 +11,9 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -58,7 +59,7 @@ class RunContext(ABC):
     def __init__(self, work_dir: str | os.PathLike[str], experiment_name: str | None) -> None:
         self.work_dir = os.fspath(work_dir)
         self.timestamp = time.strftime("%Y%m%d_%H%M%S")
-        folder = os.path.basename(self.work_dir.rstrip("/\\")) or "run"
+        folder = PurePath(self.work_dir).name or "run"
         self.experiment_name = experiment_name or f"{folder}_{self.timestamp}"
         self.message_hub = MessageHub(self.experiment_name)
         self.logger = logging.getLogger(f"asynchooks.run.{self.experiment_name}")
@@ -100,7 +101,7 @@ class RunContext(ABC):
     @property
     def log_dir(self) -> str | None:
         """Folder of this run's logs, inside the work folder; None where that is on a remote store."""
-        return None if "://" in self.work_dir else os.path.join(self.work_dir, self.timestamp)
+        return None if "://" in self.work_dir else str(PurePath(self.work_dir, self.timestamp))
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:

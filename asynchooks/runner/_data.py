@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
@@ -184,7 +184,7 @@ class _TrackedSampler:
             for generator, state in zip(self._generators, self._from["generators"], strict=False):
                 generator.set_state(state)
         self.start = {**rng_state(devices=False), "generators": [g.get_state() for g in self._generators]}
-        indices = iter(self._sampler)
+        indices: Iterator[Any] = iter(self._sampler)
         for _ in itertools.islice(indices, self._skip):
             pass
         return indices
@@ -263,6 +263,7 @@ def _generators(loader: Any) -> list[torch.Generator]:
 def _set_epoch(loader: Any, epoch: int) -> None:
     batch_sampler = getattr(loader, "batch_sampler", None)
     for sampler in (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)):
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
+        set_epoch = getattr(sampler, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
             return

@@ -42,10 +42,10 @@ class _TorchMetric:
     def __init__(self, name: str, metric: Any) -> None:
         self._name, self._metric = name, metric
 
-    def start(self, dataset: Any) -> None:  # noqa: ARG002
+    def start(self, dataset: Any) -> None:
         self._metric.reset()
 
-    def add(self, batch: Any, outputs: Any) -> None:  # noqa: ARG002
+    def add(self, batch: Any, outputs: Any) -> None:
         if isinstance(outputs, Mapping):
             self._metric.update(**outputs)
         elif isinstance(outputs, tuple):
@@ -53,7 +53,7 @@ class _TorchMetric:
         else:
             self._metric.update(outputs)
 
-    def finish(self, size: int) -> dict[str, Any]:  # noqa: ARG002
+    def finish(self, size: int) -> dict[str, Any]:
         return _named(self._name, self._metric.compute())
 
 
@@ -65,7 +65,7 @@ class _Means:
         self._sums: dict[str, Any] = {}
         self._counts: dict[str, int] = {}
 
-    def start(self, dataset: Any) -> None:  # noqa: ARG002
+    def start(self, dataset: Any) -> None:
         self._sums.clear()
         self._counts.clear()
 
@@ -76,7 +76,7 @@ class _Means:
             self._sums[name] = self._sums[name] + amount if name in self._sums else amount
             self._counts[name] = self._counts.get(name, 0) + count
 
-    def finish(self, size: int) -> dict[str, Any]:  # noqa: ARG002
+    def finish(self, size: int) -> dict[str, Any]:
         return {name: total / self._counts[name] for name, total in self._sums.items()}
 
 

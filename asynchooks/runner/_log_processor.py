@@ -10,16 +10,18 @@ from __future__ import annotations
 import datetime as dt
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 
 from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
 from asynchooks.registry import LOG_PROCESSORS
+from asynchooks.runner._data import length_of
 
 if TYPE_CHECKING:
-    from asynchooks.runner._history import Window
     from collections.abc import Mapping, Sequence
+
+    from asynchooks.runner._history import Window
 
 __all__ = ["LogMode", "LogProcessor", "LogRecord"]
 
@@ -225,14 +227,16 @@ def _checked(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return dict(cfg)
 
 
-def _window_size(size: Any, runner: Any, batch_idx: int) -> int | None:
+def _window_size(size: int | str | None, runner: Any, batch_idx: int) -> int | None:
     if size == "epoch":
         return batch_idx + 1
-    return runner.iter + 1 if size == "global" else size
+    if size == "global":
+        return int(runner.iter) + 1
+    return size if isinstance(size, int) else None
 
 
 def _header(runner: Any, batch_idx: int, mode: LogMode, *, by_epoch: bool, is_summary: bool) -> str:
-    length = _length(getattr(runner, f"{mode}_dataloader", None))
+    length = length_of(getattr(runner, f"{mode}_dataloader", None))
     unit = "Epoch" if by_epoch else "Iter"
     batch = _of(length if is_summary and length is not None else batch_idx + 1, length)
     if not by_epoch and mode == "train":
@@ -246,10 +250,3 @@ def _header(runner: Any, batch_idx: int, mode: LogMode, *, by_epoch: bool, is_su
 
 def _of(number: int, total: int | None) -> str:
     return f"[{number}]" if total is None else f"[{str(number).rjust(len(str(total)))}/{total}]"
-
-
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:  # no loader, or one without a length
-        return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 from abc import ABC, abstractmethod
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asynchooks.errors import ConfigError
 from asynchooks.registry import LOOPS

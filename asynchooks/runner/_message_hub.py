@@ -175,14 +175,10 @@ class LatestScalars(Mapping[str, float]):
 
 def _plain(value: Any) -> Any:
     """Return a copy made of plain types and tensors."""
-    if value is None or isinstance(value, bool | int | float | str | bytes | complex):
+    if value is None or isinstance(value, bool | int | float | str | bytes | complex | Tensor):
         return value
-    if isinstance(value, Tensor):
-        return value.detach()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
+    if isinstance(value, np.generic | np.ndarray):
+        return value.item() if isinstance(value, np.generic) else torch.from_numpy(value.copy())
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TYPE_CHECKING
-
+from typing import TYPE_CHECKING, Any
 
 from asynchooks import checkpoint as checkpoints
 from asynchooks.errors import UnknownOptionError, did_you_mean
@@ -16,9 +15,10 @@ from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._random import restore_rng
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import torch
     from torch import nn
-    from collections.abc import Mapping, Sequence
 
 __all__ = ["TrainState"]
 

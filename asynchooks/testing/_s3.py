@@ -67,8 +67,25 @@ class S3Server:
         }
 
     def make_bucket(self, name: str) -> str:
-        """Make a bucket, empty or as it is, and return its URL."""
-        (self.root / name).mkdir(exist_ok=True)
+        """Make a bucket, if there is none of that name (three characters or more), and return its URL."""
+        environment = {
+            "RCLONE_S3_PROVIDER": "Rclone",
+            "RCLONE_S3_ACCESS_KEY_ID": self.key,
+            "RCLONE_S3_SECRET_ACCESS_KEY": self.secret,
+            "RCLONE_S3_ENDPOINT": self.endpoint_url,
+        }
+        command = [
+            str(_rclone()),
+            "mkdir",
+            f":s3:{name}",
+            "--config",
+            "/dev/null",
+        ]  # a folder would not be noticed
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, timeout=_START_S)  # noqa: S603
+        if done.returncode:
+            raise RuntimeError(
+                f"could not make the bucket {name!r}: {done.stderr.decode(errors='replace').strip()}"
+            )
         return f"s3://{name}"
 
 

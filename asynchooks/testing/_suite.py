@@ -24,7 +24,6 @@ from asynchooks.checkpoint import (
     capture,
     find_latest,
     list_checkpoints,
-    open_store,
     read_pointer,
     sweep,
 )
@@ -177,8 +176,12 @@ class CheckpointSuite:
             "last_checkpoint",
         ]
 
-    @pytest.mark.parametrize("file", ["iter_1.pth.manifest.next.json", "iter_1.pth", "iter_1.pth.manifest.json"])
-    def test_a_replacement_that_fails_anywhere_leaves_one_loadable_checkpoint(self, store: Store, file: str) -> None:
+    @pytest.mark.parametrize(
+        "file", ["iter_1.pth.manifest.next.json", "iter_1.pth", "iter_1.pth.manifest.json"]
+    )
+    def test_a_replacement_that_fails_anywhere_leaves_one_loadable_checkpoint(
+        self, store: Store, file: str
+    ) -> None:
         """The old one or the new one, whole."""
         Checkpointer(store).save_sync(_snapshot(1), name="iter_1.pth", step=1)
         faulty = FaultyStore(store, [Fault(lambda: StorageFullError("full"), "put", file, skip=0)])
@@ -194,7 +197,9 @@ class CheckpointSuite:
 
     def test_a_save_that_fails_midway_leaves_nothing_of_itself(self, store: Store) -> None:
         """Not even a name."""
-        faulty = FaultyStore(store, [Fault(lambda: OSError(28, "No space left"), "put", "iter_2.pth", after_bytes=1)])
+        faulty = FaultyStore(
+            store, [Fault(lambda: OSError(28, "No space left"), "put", "iter_2.pth", after_bytes=1)]
+        )
         Checkpointer(store).save_sync(_snapshot(1), name="iter_1.pth", step=1)
 
         with pytest.raises(StorageError, match="step 2"):
@@ -206,7 +211,9 @@ class CheckpointSuite:
         """Durable first, then the pointer, then the pruning."""
         saves = Checkpointer(store)
         saves.save_sync(_snapshot(1), name="iter_1.pth", step=1, pointer="last")
-        faulty = FaultyStore(store, [Fault(lambda: StorageFullError("full"), "put", "iter_2.pth.manifest.json")])
+        faulty = FaultyStore(
+            store, [Fault(lambda: StorageFullError("full"), "put", "iter_2.pth.manifest.json")]
+        )
 
         with pytest.raises(StorageFullError):
             Checkpointer(faulty, run_id=saves.run_id).save_sync(
@@ -252,7 +259,9 @@ class CheckpointSuite:
 
     def test_sweep_removes_what_an_interrupted_commit_left(self, store: Store) -> None:
         """Data whose manifest was never written, and nothing committed."""
-        faulty = FaultyStore(store, [Fault(lambda: StorageFullError("full"), "put", "iter_2.pth.manifest.json")])
+        faulty = FaultyStore(
+            store, [Fault(lambda: StorageFullError("full"), "put", "iter_2.pth.manifest.json")]
+        )
         Checkpointer(store).save_sync(_snapshot(1), name="iter_1.pth", step=1)
         with pytest.raises(StorageFullError):
             Checkpointer(faulty).save_sync(_snapshot(2), name="iter_2.pth", step=2)

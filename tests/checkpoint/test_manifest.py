@@ -14,11 +14,15 @@ from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError, Un
 texts = st.text(max_size=20)
 manifests = st.builds(
     Manifest,
-    name=st.text(string.ascii_letters + string.digits + "_-. é", min_size=1, max_size=30).map(lambda name: "x" + name),
+    name=st.text(string.ascii_letters + string.digits + "_-. é", min_size=1, max_size=30).map(
+        lambda name: "x" + name
+    ),
     step=st.integers(0, 2**60),
     epoch=st.none() | st.integers(0, 10**6),
     metrics=st.dictionaries(texts, st.floats(allow_nan=False)),
-    chunks=st.lists(st.builds(Chunk, st.integers(0, 2**40), st.text("0123456789abcdef", max_size=32))).map(tuple),
+    chunks=st.lists(st.builds(Chunk, st.integers(0, 2**40), st.text("0123456789abcdef", max_size=32))).map(
+        tuple
+    ),
     tensors=texts,
     created_ns=st.integers(0, 2**62),
     run_id=texts,
@@ -79,7 +83,21 @@ def test_what_later_versions_add_is_ignored() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "a/b", "../a", "/a", "a\\b", "a\0b", "a\nb", ".hidden", "a.manifest.json", "last_checkpoint", "x" * 201],
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "../a",
+        "/a",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+        ".hidden",
+        "a.manifest.json",
+        "last_checkpoint",
+        "x" * 201,
+    ],
 )
 def test_names_that_leave_the_folder_or_collide_are_refused(name: str) -> None:
     with pytest.raises(UnsafePathError):

@@ -44,7 +44,9 @@ policies: st.SearchStrategy[RetentionPolicy] = st.recursive(
 
 
 @given(policies, checkpoints)
-def test_the_newest_always_stays_and_only_given_ones_go(policy: RetentionPolicy, given_: list[CheckpointInfo]) -> None:
+def test_the_newest_always_stays_and_only_given_ones_go(
+    policy: RetentionPolicy, given_: list[CheckpointInfo]
+) -> None:
     gone = removable(policy, given_)
 
     assert all(one in given_ for one in gone)

@@ -28,7 +28,12 @@ def test_plain_torch_load_reads_it(tmp_path: Path, *, mmap: bool) -> None:
     state = {
         "model": torch.nn.Sequential(torch.nn.Linear(70, 30), torch.nn.BatchNorm1d(30)).state_dict(),
         "views": [base, base[2:], base.t()],
-        "odd": [torch.tensor(1.5), torch.empty(0), torch.ones(3, dtype=torch.bfloat16), torch.eye(3).to_sparse()],
+        "odd": [
+            torch.tensor(1.5),
+            torch.empty(0),
+            torch.ones(3, dtype=torch.bfloat16),
+            torch.eye(3).to_sparse(),
+        ],
         "python": {"a": 1, "b": [1.5, None, "x", b"y", True], "c": (1, 2), "d": {3}},
     }
 

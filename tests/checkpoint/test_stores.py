@@ -33,7 +33,9 @@ class TestMemory(StoreSuite, CheckpointSuite):
 class TestS3(StoreSuite, CheckpointSuite):
     @pytest.fixture
     def store(self, s3_server: S3Server) -> Store:
-        return open_store(f"{s3_server.make_bucket('stores')}/{uuid.uuid4().hex}/run", s3_server.storage_options)
+        return open_store(
+            f"{s3_server.make_bucket('stores')}/{uuid.uuid4().hex}/run", s3_server.storage_options
+        )
 
 
 class TestAnyOtherFileSystem(StoreSuite, CheckpointSuite):

@@ -8,7 +8,7 @@ is the number of writes it saw.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import anyio
 import pytest

@@ -211,6 +211,49 @@ def test_a_second_ctrl_c_cancels_at_once():
     assert code != 0
 
 
+def test_ctrl_c_at_any_moment_ends_with_everything_settled():
+    code, out, err = run_script(
+        """
+    import os, random, signal, threading
+    import anyio
+    from asynchooks import Effects, Hook, HookExecutor, background
+
+    random.seed(5)
+
+    class Saves(Hook):
+        fires = ("after_save_checkpoint",)
+        effects = Effects(writes={"a"})
+
+        @background
+        def after_train_iter(self, runner, **_):
+            async def part():
+                await anyio.sleep(random.random() * 0.0005)
+                executor.fire_nowait("after_save_checkpoint", None, path="", meta={})
+            return part
+
+    class Listens(Hook):
+        effects = Effects(reads={"a"})
+        def after_save_checkpoint(self, runner, path, meta): pass
+        async def before_val(self, runner): pass
+
+    for trial in range(60):
+        executor = HookExecutor([Saves(), Listens()], max_in_flight=3, grace_period=20)
+        timer = threading.Timer(random.random() * 0.02, os.kill, (os.getpid(), signal.SIGINT))
+        try:
+            with executor:
+                timer.start()
+                while True:
+                    executor.fire("after_train_iter", None, batch_idx=0)
+                    executor.fire("before_val", None)
+        except KeyboardInterrupt:
+            assert executor.statistics().in_flight == 0
+    print("threads", threading.active_count())
+    """
+    )
+
+    assert (code, out) == (0, "threads 1\n"), err
+
+
 def test_importing_the_package_loads_no_torch():
     code, out, err = run_script(
         """

@@ -42,9 +42,7 @@ def test_the_best_holds_weights_alone_unless_it_is_to_be_full(train: Any, tmp_pa
 
 
 def test_the_best_knows_its_score(train: Any, tmp_path: Path) -> None:
-    state = train(
-        CheckpointHook(save_best="acc"), epochs=2, metrics=accuracies(0.4, 0.2), work_dir=tmp_path
-    )
+    state = train(CheckpointHook(save_best="acc"), epochs=2, metrics=accuracies(0.4, 0.2), work_dir=tmp_path)
 
     infos = restore(tmp_path / "best_acc_epoch_1.pth")["message_hub"]["runtime_info"]
     assert infos["best_score"] == 0.4
@@ -124,9 +122,7 @@ def test_zero_is_a_score_and_none_and_nan_are_not(
 
 def test_less_is_better_where_the_rule_says_so(train: Any, names: Names, tmp_path: Path) -> None:
     hook = CheckpointHook(save_best="accuracy", rule="less", save_last=False)
-    train(
-        hook, epochs=2, metrics=[{"accuracy": value} for value in (0.1, 0.2)], work_dir=tmp_path
-    )
+    train(hook, epochs=2, metrics=[{"accuracy": value} for value in (0.1, 0.2)], work_dir=tmp_path)
 
     assert names(tmp_path) == ["best_accuracy_epoch_1.pth"]
 

@@ -11,7 +11,13 @@ from asynchooks.hooks import CheckpointHook
 
 from .conftest import MakeRunner, Noisy, Recorder
 
-VAL = ["before_val", "before_val_epoch", *["before_val_iter", "after_val_iter"] * 2, "after_val_epoch", "after_val"]
+VAL = [
+    "before_val",
+    "before_val_epoch",
+    *["before_val_iter", "after_val_iter"] * 2,
+    "after_val_epoch",
+    "after_val",
+]
 ITER = ["before_train_iter", "after_train_iter"]
 
 
@@ -28,7 +34,9 @@ def loaders() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
-def test_an_epoch_based_training_fires_in_mmengines_order(make_runner: MakeRunner, recorder: Recorder, mode: str):
+def test_an_epoch_based_training_fires_in_mmengines_order(
+    make_runner: MakeRunner, recorder: Recorder, mode: str
+) -> None:
     hooks = [recorder, CheckpointHook(interval=1, save_best="loss")]
 
     make_runner(custom_hooks=hooks, train_cfg={"max_epochs": 1}, mode=mode, **loaders()).train()
@@ -41,7 +49,9 @@ def test_an_epoch_based_training_fires_in_mmengines_order(make_runner: MakeRunne
     assert recorder.points.count("after_save_checkpoint") == 2
 
 
-def test_an_iteration_based_training_fires_in_mmengines_order(make_runner: MakeRunner, recorder: Recorder):
+def test_an_iteration_based_training_fires_in_mmengines_order(
+    make_runner: MakeRunner, recorder: Recorder
+) -> None:
     hooks = [recorder, CheckpointHook(interval=1, by_epoch=False)]
     train_cfg = {"by_epoch": False, "max_iters": 2, "val_interval": 2}
 
@@ -54,8 +64,10 @@ def test_an_iteration_based_training_fires_in_mmengines_order(make_runner: MakeR
     ]
 
 
-def test_counters_go_on_after_the_firing(make_runner: MakeRunner, recorder: Recorder):
-    make_runner(custom_hooks=[recorder], val_dataloader=None, train_dataloader=[*DataLoader(Noisy(8), 4)]).train()
+def test_counters_go_on_after_the_firing(make_runner: MakeRunner, recorder: Recorder) -> None:
+    make_runner(
+        custom_hooks=[recorder], val_dataloader=None, train_dataloader=[*DataLoader(Noisy(8), 4)]
+    ).train()
 
     assert [c for c in recorder.counters if c[0].startswith("after_train_")] == [
         ("after_train_iter", 0, 0),
@@ -69,7 +81,7 @@ def test_counters_go_on_after_the_firing(make_runner: MakeRunner, recorder: Reco
 
 def test_val_and_test_fire_their_own_points_between_before_run_and_after_run(
     make_runner: MakeRunner, recorder: Recorder
-):
+) -> None:
     runner = make_runner(custom_hooks=[recorder], test_dataloader=DataLoader(Noisy(8), 4), **loaders())
 
     runner.val()
@@ -79,9 +91,12 @@ def test_val_and_test_fire_their_own_points_between_before_run_and_after_run(
     assert recorder.points == ["before_run", *VAL, "after_run", "before_run", *test, "after_run"]
 
 
-def test_loading_fires_before_the_weights_go_in_and_before_training(make_runner: MakeRunner, recorder: Recorder):
+def test_loading_fires_before_the_weights_go_in_and_before_training(
+    make_runner: MakeRunner, recorder: Recorder
+) -> None:
     saved = make_runner(custom_hooks=[CheckpointHook(interval=1)], **loaders())
     saved.train()
+
     class Eraser(Hook):
         effects = Effects()
 
@@ -90,7 +105,9 @@ def test_loading_fires_before_the_weights_go_in_and_before_training(make_runner:
                 tensor.zero_()
 
     runner = make_runner(
-        custom_hooks=[recorder, Eraser()], load_from=f"{saved.work_dir}/epoch_2.pth", train_cfg={"max_epochs": 1}
+        custom_hooks=[recorder, Eraser()],
+        load_from=f"{saved.work_dir}/epoch_2.pth",
+        train_cfg={"max_epochs": 1},
     )
     runner.load_checkpoint(f"{saved.work_dir}/epoch_2.pth")
 
@@ -112,7 +129,7 @@ def test_loading_fires_before_the_weights_go_in_and_before_training(make_runner:
 )
 def test_validation_is_due_at_its_interval_and_always_at_the_end(
     make_runner: MakeRunner, recorder: Recorder, train_cfg: dict[str, Any], validated: list[int]
-):
+) -> None:
     runner = make_runner(custom_hooks=[recorder], train_cfg=train_cfg, **loaders())
 
     runner.train()
@@ -122,11 +139,13 @@ def test_validation_is_due_at_its_interval_and_always_at_the_end(
 
 
 @pytest.mark.parametrize("train_cfg", [{"max_epochs": 9}, {"by_epoch": False, "max_iters": 9}])
-def test_stop_training_ends_at_the_next_boundary(make_runner: MakeRunner, train_cfg: dict[str, Any]):
+def test_stop_training_ends_at_the_next_boundary(make_runner: MakeRunner, train_cfg: dict[str, Any]) -> None:
     class Stopper(Hook):
         effects = Effects()
 
-        def after_train_iter(self, runner: Any, **_: Any) -> None:
+        def after_train_iter(
+            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        ) -> None:
             runner.train_loop.stop_training = True
 
     runner = make_runner(custom_hooks=[Stopper()], train_cfg=train_cfg, **loaders())
@@ -138,7 +157,7 @@ def test_stop_training_ends_at_the_next_boundary(make_runner: MakeRunner, train_
 
 def test_after_run_is_not_reached_when_training_fails_and_what_is_in_flight_still_finishes(
     make_runner: MakeRunner, recorder: Recorder
-):
+) -> None:
     done = []
 
     class Saver(Hook):
@@ -154,7 +173,9 @@ def test_after_run_is_not_reached_when_training_fails_and_what_is_in_flight_stil
     class Failing(Hook):
         effects = Effects()
 
-        def after_train_iter(self, runner: Any, **_: Any) -> None:
+        def after_train_iter(
+            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        ) -> None:
             raise ZeroDivisionError("mine")
 
     with pytest.raises(ZeroDivisionError, match="mine"):
@@ -164,7 +185,7 @@ def test_after_run_is_not_reached_when_training_fails_and_what_is_in_flight_stil
     assert recorder.points[-1] == "before_train_iter"
 
 
-def test_a_background_failure_ends_the_training_with_its_name(make_runner: MakeRunner):
+def test_a_background_failure_ends_the_training_with_its_name(make_runner: MakeRunner) -> None:
     class Failing(Hook):
         effects = Effects()
 
@@ -175,11 +196,11 @@ def test_a_background_failure_ends_the_training_with_its_name(make_runner: MakeR
 
             return part
 
-    with pytest.raises(BackgroundHookError, match="Failing.after_train_epoch"):
+    with pytest.raises(BackgroundHookError, match=r"Failing\.after_train_epoch"):
         make_runner(custom_hooks=[Failing()]).train()
 
 
-def test_custom_points_are_fired_by_call_hook(make_runner: MakeRunner):
+def test_custom_points_are_fired_by_call_hook(make_runner: MakeRunner) -> None:
     seen = []
 
     class Custom(Hook):
@@ -188,7 +209,9 @@ def test_custom_points_are_fired_by_call_hook(make_runner: MakeRunner):
         def on_anything(self, runner: Any, value: int) -> None:
             seen.append(value)
 
-        def after_train_iter(self, runner: Any, **_: Any) -> None:
+        def after_train_iter(
+            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        ) -> None:
             runner.call_hook("on_anything", value=runner.iter)
 
     make_runner(custom_hooks=[Custom()], train_cfg={"max_epochs": 1}).train()
@@ -196,6 +219,6 @@ def test_custom_points_are_fired_by_call_hook(make_runner: MakeRunner):
     assert seen == [0, 1, 2, 3, 4]
 
 
-def test_run_says_what_to_call(make_runner: MakeRunner):
+def test_run_says_what_to_call(make_runner: MakeRunner) -> None:
     with pytest.raises(ConfigError, match=r"train\(\), val\(\) or test\(\)"):
         make_runner().run()

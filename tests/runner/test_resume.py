@@ -32,7 +32,9 @@ class Lines(Hook):
     def __init__(self) -> None:
         self.lines: dict[int, str] = {}
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         tag, line = runner.log_processor.get_log_after_iter(runner, batch_idx, "train")
         self.lines[runner.iter] = f"{tag} {line}"
 
@@ -126,14 +128,14 @@ LOADERS = [shuffled, with_generator, with_replacement, weighted, from_dict, unba
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_epochs_resume_from_any_iteration(make_runner: MakeRunner, tmp_path: Path, loader: Any):
+def test_epochs_resume_from_any_iteration(make_runner: MakeRunner, tmp_path: Path, loader: Any) -> None:
     check_every_interruption(
         make_runner, [1, 4, 5, 6, 9, 10], tmp_path, train_dataloader=loader, train_cfg={"max_epochs": 2}
     )
 
 
 @pytest.mark.parametrize("loader", [*LOADERS, endless])
-def test_iterations_resume_from_any_iteration(make_runner: MakeRunner, tmp_path: Path, loader: Any):
+def test_iterations_resume_from_any_iteration(make_runner: MakeRunner, tmp_path: Path, loader: Any) -> None:
     train_cfg = {"by_epoch": False, "max_iters": 12, "val_interval": 4}
 
     check_every_interruption(
@@ -154,24 +156,24 @@ SCHEDULES: list[Any] = [
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_schedules_resume(make_runner: MakeRunner, tmp_path: Path, schedule: Any):
+def test_schedules_resume(make_runner: MakeRunner, tmp_path: Path, schedule: Any) -> None:
     check_every_interruption(make_runner, [3, 5, 7], tmp_path, param_scheduler=schedule)
 
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "RMSprop", "NAdam"])
-def test_optimizers_resume(make_runner: MakeRunner, tmp_path: Path, optimizer: str):
+def test_optimizers_resume(make_runner: MakeRunner, tmp_path: Path, optimizer: str) -> None:
     wrapper = {"optimizer": {"type": optimizer, "lr": 0.01}, "clip_grad": {"max_norm": 0.1}}
 
     check_every_interruption(make_runner, [3, 5], tmp_path, optim_wrapper=wrapper)
 
 
-def test_accumulated_gradients_resume(make_runner: MakeRunner, tmp_path: Path):
+def test_accumulated_gradients_resume(make_runner: MakeRunner, tmp_path: Path) -> None:
     wrapper = {"optimizer": {"type": "SGD", "lr": 0.1}, "accumulative_counts": 4}
 
     check_every_interruption(make_runner, [1, 3, 4, 6, 9], tmp_path, optim_wrapper=wrapper)
 
 
-def test_sync_mode_resumes_and_ends_where_async_ends(make_runner: MakeRunner, tmp_path: Path):
+def test_sync_mode_resumes_and_ends_where_async_ends(make_runner: MakeRunner, tmp_path: Path) -> None:
     check_every_interruption(make_runner, [3, 5], tmp_path, mode="sync")
     synchronous, asynchronous = make_runner(mode="sync"), make_runner(mode="async")
     synchronous.train()
@@ -181,7 +183,7 @@ def test_sync_mode_resumes_and_ends_where_async_ends(make_runner: MakeRunner, tm
     assert_equal(expected, outcome(asynchronous))
 
 
-def test_loader_workers_resume(make_runner: MakeRunner, tmp_path: Path):
+def test_loader_workers_resume(make_runner: MakeRunner, tmp_path: Path) -> None:
     dataset = [(torch.full((4,), float(i)), i % 2) for i in range(20)]  # its samples draw nothing at random
 
     def loader() -> DataLoader[Any]:
@@ -190,7 +192,7 @@ def test_loader_workers_resume(make_runner: MakeRunner, tmp_path: Path):
     check_every_interruption(make_runner, [7], tmp_path, train_dataloader=loader)
 
 
-def test_what_is_skipped_is_not_loaded(make_runner: MakeRunner, tmp_path: Path):
+def test_what_is_skipped_is_not_loaded(make_runner: MakeRunner, tmp_path: Path) -> None:
     hooks = [CheckpointHook(interval=4, by_epoch=False, save_last=False)]
     make_runner(custom_hooks=hooks, train_cfg={"max_epochs": 1}).train()
     loader = shuffled()
@@ -200,7 +202,7 @@ def test_what_is_skipped_is_not_loaded(make_runner: MakeRunner, tmp_path: Path):
     assert len(loader.dataset.loaded) == 4  # type: ignore[attr-defined]
 
 
-def test_a_validation_that_was_due_runs_after_the_resume(make_runner: MakeRunner):
+def test_a_validation_that_was_due_runs_after_the_resume(make_runner: MakeRunner) -> None:
     make_runner(custom_hooks=[CheckpointHook(interval=1)]).train()
     recorder = Recorder()
 
@@ -210,7 +212,7 @@ def test_a_validation_that_was_due_runs_after_the_resume(make_runner: MakeRunner
     assert "before_train_epoch" not in recorder.points
 
 
-def test_validation_does_not_change_what_training_draws(make_runner: MakeRunner):
+def test_validation_does_not_change_what_training_draws(make_runner: MakeRunner) -> None:
     validating, silent = make_runner(), make_runner(val_dataloader=None)
     validating.train()
     silent.train()
@@ -221,7 +223,7 @@ def test_validation_does_not_change_what_training_draws(make_runner: MakeRunner)
 @pytest.mark.parametrize("resume", [True, "auto"])
 def test_resume_finds_the_newest_checkpoint_where_the_hook_saves(
     make_runner: MakeRunner, tmp_path: Path, resume: Any
-):
+) -> None:
     def hook() -> CheckpointHook:
         return CheckpointHook(interval=1, out_dir=str(tmp_path / "elsewhere"))
 
@@ -234,7 +236,9 @@ def test_resume_finds_the_newest_checkpoint_where_the_hook_saves(
     assert len(resumed.message_hub.get_scalar("train/loss")) == 15
 
 
-def test_resume_says_that_there_is_none_and_starts_anew(make_runner: MakeRunner, caplog: pytest.LogCaptureFixture):
+def test_resume_says_that_there_is_none_and_starts_anew(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
     runner = make_runner(resume="auto")
 
     runner.train()
@@ -245,7 +249,7 @@ def test_resume_says_that_there_is_none_and_starts_anew(make_runner: MakeRunner,
 
 def test_resume_falls_back_past_a_truncated_checkpoint(
     make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     make_runner(custom_hooks=[CheckpointHook(interval=1)]).train()
     runner = make_runner(custom_hooks=[CheckpointHook(interval=1)], resume="auto")
     newest = Path(runner.work_dir) / "epoch_2.pth"
@@ -258,7 +262,7 @@ def test_resume_falls_back_past_a_truncated_checkpoint(
     assert "epoch_1.pth" in caplog.text
 
 
-def test_a_named_checkpoint_that_is_truncated_is_an_error(make_runner: MakeRunner):
+def test_a_named_checkpoint_that_is_truncated_is_an_error(make_runner: MakeRunner) -> None:
     make_runner(custom_hooks=[CheckpointHook(interval=1)]).train()
     runner = make_runner()
     newest = Path(runner.work_dir) / "epoch_2.pth"
@@ -268,7 +272,7 @@ def test_a_named_checkpoint_that_is_truncated_is_an_error(make_runner: MakeRunne
         make_runner(resume=str(newest)).train()
 
 
-def test_a_missing_checkpoint_is_an_error(make_runner: MakeRunner, tmp_path: Path):
+def test_a_missing_checkpoint_is_an_error(make_runner: MakeRunner, tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFoundError, match=r"nothing\.pth"):
         make_runner(resume=str(tmp_path / "nothing.pth")).train()
 
@@ -281,41 +285,43 @@ def test_a_missing_checkpoint_is_an_error(make_runner: MakeRunner, tmp_path: Pat
         ([1, 2], "not a dict"),
     ],
 )
-def test_a_foreign_file_is_an_error(make_runner: MakeRunner, tmp_path: Path, content: Any, words: str):
+def test_a_foreign_file_is_an_error(
+    make_runner: MakeRunner, tmp_path: Path, content: Any, words: str
+) -> None:
     torch.save(content, tmp_path / "foreign.pth")
 
     with pytest.raises(ForeignCheckpointError, match=words):
         make_runner(resume=str(tmp_path / "foreign.pth")).train()
 
 
-def test_weights_alone_cannot_be_resumed_but_loaded(make_runner: MakeRunner, tmp_path: Path):
+def test_weights_alone_cannot_be_resumed_but_loaded(make_runner: MakeRunner, tmp_path: Path) -> None:
     runner = make_runner()
     torch.save({"state_dict": runner.model.state_dict(), "meta": {}}, tmp_path / "weights.pth")
 
-    with pytest.raises(ForeignCheckpointError, match="no optimizer state.*load_from"):
+    with pytest.raises(ForeignCheckpointError, match=r"no optimizer state.*load_from"):
         make_runner(resume=str(tmp_path / "weights.pth")).train()
     loaded = make_runner(load_from=tmp_path / "weights.pth")
     loaded.train()
     assert loaded.epoch == 2
 
 
-def test_other_schedulers_than_saved_are_an_error(make_runner: MakeRunner):
+def test_other_schedulers_than_saved_are_an_error(make_runner: MakeRunner) -> None:
     make_runner(custom_hooks=[CheckpointHook(interval=1)]).train()
 
     with pytest.raises(ForeignCheckpointError, match="0 parameter schedulers, this run has 1"):
         make_runner(resume="auto", param_scheduler=SCHEDULES[0]).train()
 
 
-def test_another_kind_of_loop_than_saved_is_an_error(make_runner: MakeRunner):
+def test_another_kind_of_loop_than_saved_is_an_error(make_runner: MakeRunner) -> None:
     make_runner(custom_hooks=[CheckpointHook(interval=1)]).train()
 
-    with pytest.raises(ConfigError, match="counts epochs; this one counts iterations|counts epochs"):
+    with pytest.raises(ConfigError, match="counts epochs; this one counts iterations"):
         make_runner(resume="auto", train_cfg={"by_epoch": False, "max_iters": 12}).train()
 
 
 def test_a_checkpoint_with_counters_alone_resumes_and_says_what_is_lost(
     make_runner: MakeRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     runner = make_runner(custom_hooks=[CheckpointHook(interval=1)])
     runner.train()
     saved = torch.load(Path(runner.work_dir) / "epoch_1.pth", weights_only=True)
@@ -329,7 +335,9 @@ def test_a_checkpoint_with_counters_alone_resumes_and_says_what_is_lost(
     assert "counters only" in caplog.text
 
 
-def test_a_checkpoint_is_loadable_without_running_code_and_has_mmengines_keys(make_runner: MakeRunner):
+def test_a_checkpoint_is_loadable_without_running_code_and_has_mmengines_keys(
+    make_runner: MakeRunner,
+) -> None:
     runner = make_runner(custom_hooks=[CheckpointHook(interval=1)], param_scheduler=SCHEDULES[0])
     runner.train()
 
@@ -341,7 +349,7 @@ def test_a_checkpoint_is_loadable_without_running_code_and_has_mmengines_keys(ma
 
 def test_evaluating_takes_the_weights_of_the_checkpoint_and_leaves_the_resume_for_training(
     make_runner: MakeRunner,
-):
+) -> None:
     trained = make_runner(custom_hooks=[CheckpointHook(interval=1)])
     trained.train()
     runner = make_runner(resume="auto", train_cfg={"max_epochs": 3})
@@ -354,7 +362,7 @@ def test_evaluating_takes_the_weights_of_the_checkpoint_and_leaves_the_resume_fo
     assert runner.iter == 15
 
 
-def test_save_checkpoint_blocks_and_can_be_resumed(make_runner: MakeRunner):
+def test_save_checkpoint_blocks_and_can_be_resumed(make_runner: MakeRunner) -> None:
     runner = make_runner()
     runner.train()
 

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_MISSING = {errno.ENOENT}
+_MISSING = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR}
 _TRANSIENT = {
     errno.EAGAIN,
     errno.EBUSY,
@@ -54,7 +54,7 @@ _SECRET_OPTIONS = re.compile(
 _ADVICE: dict[type[StorageError | CheckpointNotFoundError], str] = {
     StorageDeniedError: "Check the credentials and the policy of the bucket, or the permissions of the folder.",
     StorageFullError: "Free space or raise the quota; what was committed before is intact.",
-    CheckpointNotFoundError: "Check the URL; a bucket or container must exist beforehand.",
+    CheckpointNotFoundError: "Check the URL: a checkpoint is a file in its folder, and a bucket must exist beforehand.",
     StorageUnavailableError: "Check that the store is up and reachable, or raise the deadline.",
     StorageError: "What was committed before is intact.",
 }
@@ -126,7 +126,7 @@ class Guard:
             retries = _RETRIES.search(str(error))
             attempts = int(retries[1]) + 1 if retries else attempts
             kind = _kind(error)
-            where = f"{self.url}/{name}" if name else self.url
+            where = f"{self.url.rstrip('/')}/{name}" if name else self.url
             tried = f"{attempts} attempt{'s' if attempts > 1 else ''}"
             message = f"could not {action} {where}: {text} ({tried}). {_ADVICE[kind]}"
             leaks = self._clean(str(error)) != str(error)

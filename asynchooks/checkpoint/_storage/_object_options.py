@@ -85,7 +85,7 @@ def client_options(
             config[renamed.get(key, key)] = _as_text(value)
     client: dict[str, Any] = {
         "connect_timeout": timedelta(seconds=min(10.0, deadline_s)),
-        "read_timeout": timedelta(seconds=max(1.0, deadline_s / 2)),
+        "read_timeout": timedelta(seconds=deadline_s / 3),
         "timeout": timedelta(days=1),  # of a whole request; how long a download may take depends on its size
     }
     if verify is False:
@@ -102,7 +102,8 @@ def client_options(
                 "Use https, or pass allow_http=True in the storage options."
             )
         client["allow_http"] = True
-    retry = {"max_retries": 10, "retry_timeout": timedelta(seconds=deadline_s)}
+    # the client gives up before the caller's deadline, since its error says more
+    retry = {"max_retries": 10, "retry_timeout": timedelta(seconds=deadline_s * 2 / 3)}
     return ClientOptions(config, client, retry)
 
 
