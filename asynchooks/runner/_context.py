@@ -100,6 +100,10 @@ class RunContext(ABC):
     def _load_position(self, checkpoint: Mapping[str, Any]) -> None:
         """Go where a checkpoint was taken."""
 
+    def _rng(self) -> dict[str, Any]:
+        """Return the generators' states with which a resumed run goes on."""
+        return rng_state()
+
     @property
     def log_dir(self) -> str | None:
         """Folder of this run's logs, inside the work folder; None where that is on a remote store."""
@@ -177,7 +181,7 @@ class RunContext(ABC):
             content["optimizer"] = self.optim_wrapper.state_dict()
         if save_param_scheduler and self.param_schedulers:
             content["param_schedulers"] = [scheduler.state_dict() for scheduler in self.param_schedulers]
-        content["resume"] = {"position": self._position(), "rng": rng_state()}
+        content["resume"] = {"position": self._position(), "rng": self._rng()}
         if save_optimizer and getattr(self.optim_wrapper, "is_accumulating", False):
             content["resume"]["accumulated_grads"] = self.optim_wrapper.accumulated_grads()
         return content

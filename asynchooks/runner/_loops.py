@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asynchooks.errors import ConfigError
 from asynchooks.registry import LOOPS
 from asynchooks.runner._data import BatchFeed, length_of
-from asynchooks.runner._random import isolated_rng, restore_rng
+from asynchooks.runner._random import isolated_rng, restore_rng, rng_state
 from asynchooks.runner._steps import device_of, to_device, train_step
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class TrainLoop(ABC):
         self._is_step_done = False  # while after_train_iter fires: done, and not counted yet
         self._is_epoch_done = False
         self._rng: Mapping[str, Any] | None = None
+        self._rng_outside: dict[str, Any] | None = None  # while a validation runs
 
     @property
     def epoch(self) -> int:
@@ -108,6 +109,13 @@ class TrainLoop(ABC):
             "validation_pending": self.validation_pending,
             "feed": self._feed.state_dict(self._done_in_pass),
         }
+
+    def rng(self) -> dict[str, Any]:
+        """Return the states of the generators with which the training goes on.
+
+        During a validation they are those before it: a best checkpoint is taken while it runs.
+        """
+        return rng_state() if self._rng_outside is None else self._rng_outside
 
     def load_position(self, position: Mapping[str, Any], rng: Mapping[str, Any]) -> None:
         """Take up a `position`, with the generators' states at that instant."""
@@ -167,8 +175,11 @@ class TrainLoop(ABC):
 
     def _validate(self) -> None:
         """Validate; what it draws at random does not change the training."""
-        with isolated_rng():
-            self.runner.val_loop.run()
+        with isolated_rng() as self._rng_outside:
+            try:
+                self.runner.val_loop.run()
+            finally:
+                self._rng_outside = None
         self.validation_pending = False
         self.runner.model.train()
 

@@ -68,10 +68,10 @@ def restore_rng(state: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def isolated_rng() -> Iterator[None]:
-    """Run something whose random draws do not change what is drawn after it."""
+def isolated_rng() -> Iterator[dict[str, Any]]:
+    """Run something whose random draws do not change what is drawn after it; yields the states outside."""
     state = rng_state()
     try:
-        yield
+        yield state
     finally:
         restore_rng(state)

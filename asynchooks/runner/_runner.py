@@ -336,6 +336,10 @@ class Runner(ResumableRun):
         loop = self._parts.built_loop("train")
         return None if loop is None else loop.position()
 
+    def _rng(self) -> dict[str, Any]:
+        loop = self._parts.built_loop("train")
+        return super()._rng() if loop is None else loop.rng()
+
     def _evaluate(self, mode: str) -> dict[str, Any]:
         loop = self._loop(mode)
         self._show_logs()
