@@ -175,7 +175,8 @@ class TrainLoop(ABC):
 
     def _validate(self) -> None:
         """Validate; what it draws at random does not change the training."""
-        with isolated_rng() as self._rng_outside:
+        with isolated_rng() as outside:
+            self._rng_outside = outside
             try:
                 self.runner.val_loop.run()
             finally:
