@@ -27,14 +27,21 @@ class StepClock(Hook):
     Args:
         instrument: receives a ``"step"`` span for each training step.
         on_step: called after each step, for a progress display; must be quick.
+        wait_for_device: called before the clock is read; None where the training thread does the work itself.
     """
 
     priority = "HIGHEST"
     effects = Effects()
 
-    def __init__(self, instrument: Instrument, on_step: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        instrument: Instrument,
+        on_step: Callable[[], None] | None = None,
+        wait_for_device: Callable[[], None] | None = None,
+    ) -> None:
         self._instrument = instrument
         self._on_step = on_step
+        self._wait_for_device = wait_for_device
         self._step_start_ns = 0
         self._has_warmed_up = False
         self.loop_start_ns = 0
@@ -50,6 +57,8 @@ class StepClock(Hook):
     ) -> None:
         """Stop the watch and report the step."""
         del batch_idx, data_batch, outputs
+        if self._wait_for_device is not None:
+            self._wait_for_device()
         end_ns = time.perf_counter_ns()
         if self._has_warmed_up:
             self._instrument.record(Span("step", "", "", self._step_start_ns, end_ns, runner.iter))

@@ -7,6 +7,7 @@ a machine that drifts disturbs the comparison least, and shows.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from asynchooks._cli.demo._environment import describe_environment
 from asynchooks._cli.demo._measure import Block, measure_baseline
@@ -54,16 +56,17 @@ def run_demo(options: DemoOptions) -> int:
     """Run the demo; return the process's exit code."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
     torch.set_num_threads(options.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # bit-identical runs on CUDA need it
     try:
         with open_store(options.store, options.bandwidth_mb_s or DEFAULT_BANDWIDTH_MB_S) as store:
             return _run_in(store, options, console)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except AsyncHooksError as error:
-        console.print(f"[red]error:[/red] {type(error).__name__}: {error}")
+        _say_error(error, console)
         return 1
     except RuntimeError as error:  # the embedded server: rclone is missing or does not start
-        console.print(f"[red]error:[/red] {error}")
+        _say_error(error, console)
         return 1
 
 
@@ -78,11 +81,15 @@ def _run_in(store: Store, options: DemoOptions, console: Console) -> int:
     except BaseExceptionGroup as errors:
         interrupts, failures = errors.split(KeyboardInterrupt)
         for failure in failures.exceptions if failures else ():
-            console.print(f"[red]error:[/red] {type(failure).__name__}: {failure}")
+            _say_error(failure, console)
         demo.say_what_is_there()
         if interrupts:
             raise KeyboardInterrupt from errors
         return 1
+
+
+def _say_error(error: BaseException, console: Console) -> None:
+    console.print(f"[red]error:[/red] {type(error).__name__}: {escape(str(error))}", soft_wrap=True)
 
 
 class _Demo:
@@ -116,7 +123,8 @@ class _Demo:
         self._console.print("\n" + picture(async_.spans, max(60, min(110, self._console.width))))
         self._console.print()
         for claim in claims:
-            self._console.print(("[green]yes[/green]  " if claim.holds else "[red]NO[/red]   ") + claim.text)
+            mark = "[green]yes[/green]  " if claim.holds else "[red]NO[/red]   "
+            self._console.print(mark + escape(claim.text), soft_wrap=True)
         if self._options.json_file is not None:
             plain = {name: str(value) for name, value in asdict(self._options).items() if value is not None}
             report = as_json(baseline, arms, sizing, claims, environment, plain)
@@ -129,7 +137,7 @@ class _Demo:
             url = self._store.run_url(name)
             committed = [info.name for info in list_checkpoints(url, storage_options=self._store.options)]
             names = ", ".join(committed) or "nothing yet"
-            self._console.print(f"Committed in {url}: {names}.")
+            self._console.print(f"Committed in {url}: {names}.", soft_wrap=True)
         if self._store.is_temporary:
             self._console.print(
                 "The embedded store ends with the demo; --store URL saves to a place of your own."
@@ -177,10 +185,11 @@ class _Demo:
             ),
             prove_same_files(sync.url, async_.url, options),
         ]
-        steps = [
-            info for info in list_checkpoints(async_.url, storage_options=options) if "iter_" in info.name
-        ]
-        earlier = [info for info in steps if info.step < sizing.steps][-1]
+        earlier = [
+            info
+            for info in list_checkpoints(async_.url, storage_options=options)
+            if info.name.startswith("iter_") and info.step < sizing.steps
+        ][-1]
         resumed = self._run("async", sizing, resume_from=f"{async_.url}/{earlier.name}", done=earlier.step)
         claims.append(
             prove_same_tensors(

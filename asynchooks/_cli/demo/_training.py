@@ -91,7 +91,7 @@ class Training:
     def block(self, steps: int, interval: int, on_step: Callable[[], None] | None = None) -> Block:
         """Train and validate without checkpoints and logs."""
         recorder = Recorder()
-        clock = StepClock(recorder, on_step)
+        clock = self._clock(recorder, on_step)
         with tempfile.TemporaryDirectory(prefix="asynchooks-") as work_dir:
             quiet = {"checkpoint": None, "logger": None}
             self._runner(Path(work_dir), steps, interval, default_hooks=quiet, custom_hooks=[clock]).train()
@@ -123,7 +123,7 @@ class Training:
             resume_from: URL of the checkpoint from which the run continues.
         """
         recorder = Recorder()
-        clock = StepClock(recorder, on_step)
+        clock = self._clock(recorder, on_step)
         saving: dict[str, Any] = {
             "checkpoint": {
                 "type": "CheckpointHook",
@@ -161,6 +161,10 @@ class Training:
         arm = measure_arm(mode, spans, loop_ns=(clock.loop_start_ns, clock.loop_end_ns), end_ns=end_ns)
         return Run(arm, spans, f"{store_url}/{name}")
 
+    def _clock(self, recorder: Recorder, on_step: Callable[[], None] | None) -> StepClock:
+        is_cuda = torch.device(self.device).type == "cuda"
+        return StepClock(recorder, on_step, torch.cuda.synchronize if is_cuda else None)
+
     def _runner(self, work_dir: Path, steps: int, interval: int, **options: Any) -> Runner:
         """Build a run: new weights from the seed, the data from its beginning."""
         torch.manual_seed(self.seed)
@@ -178,7 +182,7 @@ class Training:
             val_dataloader={"dataset": validation, "batch_size": self.batch_size},
             optim_wrapper={"optimizer": torch.optim.AdamW(model.parameters(), lr=1e-3)},
             param_scheduler={"type": "LinearLR", "start_factor": 0.1, "total_iters": 20, "by_epoch": False},
-            randomness={"seed": self.seed},
+            randomness={"seed": self.seed, "deterministic": self.device != "cpu"},
             log_level="WARNING",
             **options,
         )
