@@ -27,7 +27,7 @@ from asynchooks.execution import Effects, Hook, HookExecutor
 # as the firing itself.
 Firing: TypeAlias = tuple[str, dict[str, object]]
 HOOKS = 20
-OURS = "asynchooks executor.firing"
+OURS = "asynchooks"
 
 
 def make_hooks(active: type, idle: type, overriding: int) -> list[Any]:
@@ -36,7 +36,7 @@ def make_hooks(active: type, idle: type, overriding: int) -> list[Any]:
     return [type(f"{base.__name__}{i}", (base,), {})() for i, base in enumerate(bases)]
 
 
-def our_executor(overriding: int, stack: contextlib.ExitStack) -> HookExecutor:
+def fire_asynchooks(overriding: int, stack: contextlib.ExitStack) -> Firing:
     class Idle(Hook):
         effects = Effects()
 
@@ -44,18 +44,7 @@ def our_executor(overriding: int, stack: contextlib.ExitStack) -> HookExecutor:
         def before_train_iter(self, runner: object, batch_idx: int, data_batch: object = None) -> None:
             pass
 
-    return stack.enter_context(HookExecutor(make_hooks(Active, Idle, overriding)))
-
-
-def fire_asynchooks(overriding: int, stack: contextlib.ExitStack) -> Firing:
-    """As the Runner's loops do it: a callable per point, taken once."""
-    firing = our_executor(overriding, stack).firing("before_train_iter")
-    return "firing(context, 0, None)", {"firing": firing, "context": object()}
-
-
-def fire_asynchooks_by_name(overriding: int, stack: contextlib.ExitStack) -> Firing:
-    """As a loop of one's own does it in the simplest way."""
-    executor = our_executor(overriding, stack)
+    executor = stack.enter_context(HookExecutor(make_hooks(Active, Idle, overriding)))
     statement = "executor.fire('before_train_iter', context, batch_idx=0, data_batch=None)"
     return statement, {"executor": executor, "context": object()}
 
@@ -144,7 +133,6 @@ def fire_transformers(overriding: int, _: contextlib.ExitStack) -> Firing:
 
 CONTENDERS: dict[str, Callable[[int, contextlib.ExitStack], Firing]] = {
     OURS: fire_asynchooks,
-    "asynchooks executor.fire": fire_asynchooks_by_name,
     "MMEngine Runner.call_hook": fire_mmengine,
     "MMCV-style call_hook": fire_mmcv_style,
     "Lightning callback hooks": fire_lightning,
@@ -196,7 +184,7 @@ def build(overriding: int, stack: contextlib.ExitStack) -> dict[str, Firing]:
 
 def print_table(title: str, summary: dict[str, dict[str, float]]) -> None:
     print(f"\n{title}\n")
-    print("| contender | median ns | quartiles ns | x of the first |")
+    print("| contender | median ns | quartiles ns | x asynchooks |")
     print("|---|---:|---:|---:|")
     for name, row in summary.items():
         spread = f"{row['quartile_low_ns']:,.0f} - {row['quartile_high_ns']:,.0f}"

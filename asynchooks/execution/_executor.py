@@ -10,7 +10,6 @@ import itertools
 import threading
 import time
 import warnings
-from _thread import get_ident
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 from asynchooks.errors import (
@@ -21,7 +20,6 @@ from asynchooks.errors import (
 )
 from asynchooks.execution._closing import report_orphan, settle
 from asynchooks.execution._critical import interrupts
-from asynchooks.execution._firing import bind_firing
 from asynchooks.execution._flight import Flight
 from asynchooks.execution._foreground import add_origin, check_blocking_result
 from asynchooks.execution._open import OpenExecutors
@@ -29,7 +27,7 @@ from asynchooks.execution._part import Deferred, current_part, whole_body
 from asynchooks.execution._parts import Limits
 from asynchooks.execution._plan import Plan, Step
 from asynchooks.execution._plans import Plans
-from asynchooks.execution._points import STEP, check_point_name
+from asynchooks.execution._points import check_point_name
 from asynchooks.execution._portal import Portal
 from asynchooks.execution._registration import HookMode, Registration, check_choice, check_positive
 from asynchooks.execution._scoreboard import Ordering
@@ -37,7 +35,7 @@ from asynchooks.execution._statistics import Statistics
 from asynchooks.execution._view import RunnerView, freeze_arguments, view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from types import TracebackType
 
     from asynchooks.execution._hook import BackgroundPart
@@ -104,7 +102,6 @@ class HookExecutor:
             instrument,
         )
         self._plans = Plans(tuple(map(check_point_name, points)), self.ordering, self._flight.ledger)
-        self._compiled = self._plans.compiled
         self._firings = itertools.count()
         self._owner = _NOT_OPEN
         self._why_closed = "was not entered; use it as `with executor:`"
@@ -162,12 +159,9 @@ class HookExecutor:
             UnknownPointError: no such hook point.
             Exception: whatever a blocking method or a capture raises, with a note that names the hook.
         """
-        if self._owner != get_ident():
+        if self._owner != threading.get_ident():
             self._refuse(f"fire({point!r})")
-        try:
-            plan = self._compiled[point]
-        except KeyError:
-            plan = self._plans.compile(point)
+        plan = self._plans.compiled.get(point) or self._plans.compile(point)
         if self._flight.attention:
             self._attend()
         methods = plan.inline
@@ -186,19 +180,6 @@ class HookExecutor:
                 raise
         if plan.counted:
             self._count_step(point, context)
-
-    def firing(self, point: str) -> Callable[..., None]:
-        """Return a callable that fires one point, for loops that fire it again and again.
-
-        It takes the context and the point's standard arguments (see the methods of `Hook`), and does what `fire`
-        does, at half the cost or less. It stays valid when hooks are registered, and when the executor is closed
-        and entered again.
-
-        Raises:
-            UnknownPointError: no such hook point.
-        """
-        self.plan(point)
-        return bind_firing(self, point, self._plans.cell(point), self._flight)
 
     def fire_nowait(self, point: str, context: object, **arguments: Any) -> None:
         """Fire a hook point from inside a background part. Does not block.
@@ -260,7 +241,7 @@ class HookExecutor:
         """
         if isinstance(resources, str):
             raise TypeError(f"drain(resources={resources!r}): give a set of names: {{{resources!r}}}.")
-        if self._owner != get_ident():
+        if self._owner != threading.get_ident():
             self._refuse("drain()")
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self._flight.wait_idle(resources, deadline):
@@ -288,8 +269,7 @@ class HookExecutor:
         self._portal = Portal(workers=_WORKER_THREADS, on_orphaned=lambda: report_orphan(flight))
         self._portal.start()
         self._flight.open(self._portal)
-        self._plans.open()
-        self._owner = get_ident()
+        self._owner = threading.get_ident()
         open_executors.add(self)
         interrupts.install()
         return self
@@ -303,7 +283,7 @@ class HookExecutor:
         portal = self._portal
         if self._owner == _NOT_OPEN or portal is None:
             return
-        if self._owner != get_ident():
+        if self._owner != threading.get_ident():
             self._refuse("close()")
         try:
             error = settle(self._flight, portal, error, self.grace_period)
@@ -381,7 +361,7 @@ class HookExecutor:
         self._flight.raise_failures()
 
     def _count_step(self, point: str, context: object) -> None:
-        if point == STEP:
+        if point == "after_train_iter":
             self._flight.ledger.steps += 1
         fired = getattr(context, "hook_point_fired", None)
         if fired is not None:
@@ -395,7 +375,6 @@ class HookExecutor:
         if self._portal is not None:
             self._portal.stop()
             self._portal = None
-        self._plans.close()
         self._flight.land()
 
     def close_in_forked_child(self) -> None:
@@ -405,7 +384,6 @@ class HookExecutor:
         if self._portal is not None:
             self._portal.forget()
             self._portal = None
-        self._plans.close()
 
     def _refuse(self, what: str) -> None:
         if self._owner == _NOT_OPEN:

@@ -6,14 +6,12 @@ make the training thread wait; what cannot wait is called without asking anybody
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.execution._effects import Effects, conflict, union
 from asynchooks.execution._hook import Shape, overridden_method, shape_of
-from asynchooks.execution._points import ARGUMENTS, COUNTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +19,9 @@ if TYPE_CHECKING:
     from asynchooks.execution._registration import Registration
     from asynchooks.execution._scoreboard import Ordering
 
-__all__ = ["Plan", "Step", "compile_plan", "effective_effects", "positional"]
+__all__ = ["Plan", "Step", "compile_plan", "effective_effects"]
+
+_COUNTED = ("after_train_iter", "after_train_epoch")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,18 +82,7 @@ def compile_plan(
     inline = None
     if all(step.shape == "blocking" and not step.may_wait for step in steps):
         inline = tuple(step.method for step in steps)
-    return Plan(point, steps, inline, point in COUNTED)
-
-
-def positional(step: Step) -> Callable[..., Any]:
-    """Return the step's method, to be called with the context and the point's arguments by position."""
-    names = ARGUMENTS.get(step.point, ())
-    _, *parameters = inspect.signature(step.method).parameters.values()
-    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    leading = parameters[: len(names)]
-    if [p.name for p in leading] == list(names) and all(p.kind in by_position for p in leading):
-        return step.method
-    return lambda context, *values: step.method(context, **dict(zip(names, values, strict=True)))
+    return Plan(point, steps, inline, point in _COUNTED)
 
 
 def effective_effects(

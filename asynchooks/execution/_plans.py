@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asynchooks.errors import HookDefinitionError, UnknownPointError, did_you_mean
-from asynchooks.execution._plan import Plan, compile_plan, positional
+from asynchooks.execution._plan import Plan, compile_plan
 from asynchooks.execution._points import POINTS, check_point_name
 from asynchooks.execution._registration import HookMode, Registration, registration_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from asynchooks.execution._ledger import Ledger
     from asynchooks.execution._priority import PriorityLike
     from asynchooks.execution._scoreboard import Ordering
     from asynchooks.execution._statistics import HookStatistics
 
-__all__ = ["Cell", "Plans"]
-
-
-class Cell:
-    """The plan of a point and its methods, to be called by position.
-
-    Attributes:
-        methods: None where the executor must be asked.
-        plan: the plan that they come from; meaningless without methods.
-    """
-
-    __slots__ = ("methods", "plan")
-
-    plan: Plan
-
-    def __init__(self) -> None:
-        self.methods: tuple[Callable[..., Any], ...] | None = None
-
-    def bind(self, plan: Plan | None) -> None:
-        """Take the methods of a plan that runs inline, or none."""
-        self.methods = None
-        if plan is not None:
-            self.plan = plan
-            self.methods = tuple(map(positional, plan.steps))
+__all__ = ["Plans"]
 
 
 class Plans:
@@ -50,18 +25,15 @@ class Plans:
     Attributes:
         registrations: the hooks in order of execution.
         compiled: the plans so far, by point; read on the hot path.
-        cells: what the callables of `HookExecutor.firing` read, by point.
     """
 
     def __init__(self, custom_points: tuple[str, ...], ordering: Ordering, ledger: Ledger) -> None:
         self.registrations: list[Registration] = []
         self.compiled: dict[str, Plan] = {}
-        self.cells: dict[str, Cell] = {}
         self._custom_points = custom_points
         self._ordering = ordering
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._is_open = False
 
     def register(self, hook: object, *, priority: PriorityLike | None, mode: HookMode | None) -> None:
         """Register a hook; see `HookExecutor.register`."""
@@ -79,31 +51,10 @@ class Plans:
         with self._lock:
             self.registrations.append(registration)
             self.registrations.sort(key=lambda r: (r.priority, r.number))
-            self._forget()
-
-    def open(self) -> None:
-        """From now on, callables of `HookExecutor.firing` need not ask the executor."""
-        with self._lock:
-            self._forget()
-            self._is_open = True
-
-    def close(self) -> None:
-        """From now on, callables of `HookExecutor.firing` ask the executor, which refuses."""
-        with self._lock:
-            self._forget()
-            self._is_open = False
-
-    def _forget(self) -> None:
-        for plan in self.compiled.values():
-            for step in plan.steps:
-                self._ledger.tally(step).invocations += plan.firings
-        self.compiled.clear()
-        for cell in self.cells.values():
-            cell.bind(None)
-
-    def cell(self, point: str) -> Cell:
-        """Return what the callable that fires a point reads."""
-        return self.cells.setdefault(point, Cell())
+            for plan in self.compiled.values():
+                for step in plan.steps:
+                    self._ledger.tally(step).invocations += plan.firings
+            self.compiled.clear()
 
     def compile(self, point: str) -> Plan:
         """Compile the plan of a point; raise `UnknownPointError` where nobody knows the point."""
@@ -118,8 +69,6 @@ class Plans:
             for step in plan.steps:
                 self._ledger.tally(step)
             self.compiled[point] = plan
-            if self._is_open and plan.inline is not None:
-                self.cell(point).bind(plan)
             return plan
 
     def statistics(self) -> tuple[HookStatistics, ...]:

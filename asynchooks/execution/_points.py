@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from asynchooks.errors import UnknownPointError, did_you_mean
 
-__all__ = ["ARGUMENTS", "COUNTED", "GENERIC_METHODS", "POINTS", "STEP", "check_point_name", "nearest_point"]
+__all__ = ["ARGUMENTS", "GENERIC_METHODS", "POINTS", "check_point_name", "nearest_point"]
 
 POINTS: tuple[str, ...] = (
     "before_run",
@@ -43,10 +43,6 @@ GENERIC_METHODS: dict[str, tuple[str, str]] = {
     for unit in ("epoch", "iter")
     for mode in ("train", "val", "test")
 }
-
-# The points whose firings are the progress of a run.
-STEP = "after_train_iter"
-COUNTED = (STEP, "after_train_epoch")
 
 # point -> the keyword arguments with which a run fires it, besides the runner.
 ARGUMENTS: dict[str, tuple[str, ...]] = {

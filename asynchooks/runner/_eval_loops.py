@@ -41,16 +41,14 @@ class EvalLoop:
         is_plain = getattr(model, f"{mode}_step", None) is None
         dataset = dataset_of(self.dataloader)
         evaluation = Evaluation(self.evaluators, dataset, with_losses=is_plain or not self.evaluators)
-        before_iter = runner.executor.firing(f"before_{mode}_iter")
-        after_iter = runner.executor.firing(f"after_{mode}_iter")
         batches = 0
         for batch_idx, loaded in enumerate(self.dataloader):
             batch = to_device(loaded, device)
-            before_iter(runner, batch_idx, batch)
+            runner.call_hook(f"before_{mode}_iter", batch_idx=batch_idx, data_batch=batch)
             with torch.no_grad():
                 outputs = eval_step(model, batch, mode)
                 evaluation.add(batch, outputs)
-            after_iter(runner, batch_idx, batch, outputs)
+            runner.call_hook(f"after_{mode}_iter", batch_idx=batch_idx, data_batch=batch, outputs=outputs)
             batches += 1
         metrics = evaluation.finish(length_of(dataset) or batches)
         runner.note_metrics(mode, metrics)

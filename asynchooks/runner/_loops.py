@@ -93,8 +93,6 @@ class TrainLoop(ABC):
         """Train from the present position to the end, firing every point."""
         self.runner.call_hook("before_train")
         self._device = device_of(self.runner.model)
-        self._before_iter = self.runner.executor.firing("before_train_iter")
-        self._after_iter = self.runner.executor.firing("after_train_iter")
         if self._rng is not None:
             restore_rng(self._rng)
         if self.validation_pending:  # the checkpoint was taken just before it
@@ -150,14 +148,14 @@ class TrainLoop(ABC):
         runner = self.runner
         self._done_in_pass = self._feed.drawn - 1
         batch = to_device(batch, self._device)
-        self._before_iter(runner, batch_idx, batch)
+        runner.call_hook("before_train_iter", batch_idx=batch_idx, data_batch=batch)
         outputs = train_step(runner.model, batch, runner.optim_wrapper)
         self._note_grad_norm()
         self._done_in_pass = self._feed.drawn
         self._is_step_done = True
         if not self.by_epoch:
             self.validation_pending = self._is_validation_due(self._iter + 1)
-        self._after_iter(runner, batch_idx, batch, outputs)
+        runner.call_hook("after_train_iter", batch_idx=batch_idx, data_batch=batch, outputs=outputs)
         self._is_step_done = False
         self._iter += 1
 

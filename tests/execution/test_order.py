@@ -3,13 +3,7 @@
 import pytest
 
 from asynchooks import Effects, Hook, HookExecutor, background
-from asynchooks.errors import (
-    DrainTimeoutError,
-    ExecutorClosedError,
-    HookDefinitionError,
-    UnknownPointError,
-    WrongThreadError,
-)
+from asynchooks.errors import DrainTimeoutError, HookDefinitionError, WrongThreadError
 from asynchooks.testing import Gate, RecordingInstrument
 
 
@@ -188,68 +182,6 @@ def test_a_drain_that_takes_too_long_names_what_is_in_flight():
 def test_a_drain_takes_a_set_of_names():
     with HookExecutor() as executor, pytest.raises(TypeError, match="give a set of names"):
         executor.drain("checkpoints")
-
-
-class Batches(Hook):
-    """Notes its arguments, whatever their order in its own signature."""
-
-    effects = Effects()
-
-    def __init__(self):
-        self.seen = []
-
-    def after_train_iter(self, runner, outputs=None, data_batch=None, *, batch_idx):
-        self.seen.append((runner, batch_idx, data_batch, outputs))
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if data_batch == "bad":
-            raise ValueError(data_batch)
-        self.seen.append((runner, batch_idx, data_batch))
-
-
-def test_a_firing_does_what_fire_does():
-    hook, late = Batches(), Batches()
-    executor = HookExecutor([hook])
-    with executor:
-        before, after = executor.firing("before_train_iter"), executor.firing("after_train_iter")
-        before("run", 1, "batch")
-        after("run", 1, "batch", "loss")
-        after("run", batch_idx=2)
-        executor.register(late)
-        before("run", 3)
-        with pytest.raises(ValueError, match="bad") as caught:
-            before("run", 4, "bad")
-
-    assert hook.seen == [
-        ("run", 1, "batch"),
-        ("run", 1, "batch", "loss"),
-        ("run", 2, None, None),
-        ("run", 3, None),
-    ]
-    assert late.seen == [("run", 3, None)]
-    assert caught.value.__notes__ == ["Raised by Batches.before_train_iter, Batches (NORMAL)."]
-    rows = {row.point: row.invocations for row in executor.statistics().of("Batches")[:2]}
-    assert rows == {"before_train_iter": 3, "after_train_iter": 2}
-    assert executor.statistics().steps == 2
-
-
-def test_a_firing_waits_raises_and_refuses_like_fire():
-    gate, log = Gate(), []
-    executor = HookExecutor([Holding("save", log, gate=gate)])
-    firing = executor.firing("after_train_epoch")
-    with pytest.raises(ExecutorClosedError, match="was not entered"):
-        firing("run")
-    with executor:
-        firing("run")
-        gate.open()
-    with pytest.raises(ExecutorClosedError, match="is closed"):
-        executor.firing("before_train_iter")("run", 0)
-    with executor:
-        firing("run")
-    with pytest.raises(UnknownPointError, match="Did you mean 'after_train_epoch'"):
-        executor.firing("after_train_epcoh")
-
-    assert log == ["save captures", "save done"] * 2
 
 
 class Saver(Hook):
