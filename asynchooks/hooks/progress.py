@@ -80,16 +80,11 @@ class ProgressHook(Hook):
         total = _length(getattr(runner, "val_dataloader", None))
         return self._drawing(_Glance("val", batch_idx + 1, total, current_executor()), runner.logger)
 
-    @background
-    def after_train(self, runner: Any) -> BackgroundPart | None:
-        """Clear the line."""
+    def after_train(self, runner: Any) -> None:
+        """Clear the line. A blocking method, so that no drawing comes after it."""
         del runner
         self._last = None
-
-        async def clear() -> None:
-            await anyio.to_thread.run_sync(self._line.clear)
-
-        return clear if self._line.is_watched else None
+        self._line.clear()
 
     def _drawing(self, glance: _Glance, logger: logging.Logger) -> BackgroundPart:
         self._line.make_way_for(logger)

@@ -6,7 +6,7 @@ Decides how MMEngine's argument names map onto torch's. Every mistake is an erro
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -77,7 +77,7 @@ def build_param_schedulers(
     """
     if cfg is None:
         return []
-    items = cfg if isinstance(cfg, Sequence) else [cfg]
+    items = cfg if isinstance(cfg, list | tuple) else [cfg]
     return [_build_scheduler(optimizer, item, scope) for item in items]
 
 
@@ -151,12 +151,14 @@ def _rename(options: dict[str, Any], **names: str) -> None:
 
 
 def _register_torch() -> None:
-    for name, value in vars(torch.optim).items():
-        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and not name.startswith("_"):
-            OPTIMIZERS.register_module(name, module=value)
-    for name, value in vars(lr_scheduler).items():
-        if isinstance(value, type) and issubclass(value, LRScheduler) and not name.startswith("_"):
-            PARAM_SCHEDULERS.register_module(name, module=value)
+    for registry, module, base in (
+        (OPTIMIZERS, torch.optim, torch.optim.Optimizer),
+        (PARAM_SCHEDULERS, lr_scheduler, LRScheduler),
+    ):
+        for name, value in vars(module).items():
+            is_public = not name.startswith("_") and value is not base
+            if is_public and isinstance(value, type) and issubclass(value, base):
+                registry.register_module(name, module=value)
     PARAM_SCHEDULERS.register_module("PolyLR", module=lr_scheduler.PolynomialLR)
     PARAM_SCHEDULERS.register_module("ReduceOnPlateauLR", module=ReduceLROnPlateau)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from asynchooks.errors import ConfigError, UnknownNameError, UnknownOptionError, did_you_mean
 from asynchooks.registry import LOOPS, check_options
+from asynchooks.runner._loops import TrainLoop, check_loop_values
 
 __all__ = [
     "check_complete",
@@ -130,7 +131,10 @@ def resolve_train_loop(cfg: Any, *, scope: str | None = None) -> tuple[Any, dict
             near = next((name for name in options if did_you_mean(name, [wanted])), None)
             if near is None:
                 raise ConfigError(f"train_cfg needs {wanted}; it has {list(cfg)}.")
-    return _loop(options, "train_cfg", scope, also=_LOOP_OPTIONS)
+    target, arguments = _loop(options, "train_cfg", scope, also=_LOOP_OPTIONS)
+    if isinstance(target, type) and issubclass(target, TrainLoop):
+        check_loop_values(arguments)
+    return target, arguments
 
 
 def resolve_eval_loop(cfg: Any, mode: str, *, scope: str | None = None) -> tuple[Any, dict[str, Any]]:

@@ -48,9 +48,11 @@ class RunContext(ABC):
         log_processor: makes log lines of them.
         logger: the run's logger.
         metrics: the newest metrics.
+        cfg: the configuration that the run was built from, or None.
     """
 
     model: nn.Module
+    cfg: Any = None
     optim_wrapper: Any
     param_schedulers: Any
     seed: int | None
@@ -161,6 +163,11 @@ class RunContext(ABC):
                 "seed": self.seed,
                 "time": time.strftime("%Y%m%d_%H%M%S"),
                 "asynchooks_version": __version__,
+                **(
+                    {}
+                    if self.cfg is None
+                    else {"cfg": getattr(self.cfg, "pretty_text", None) or str(self.cfg)}
+                ),
                 **meta,
             },
             "state_dict": unwrapped(self.model).state_dict(),

@@ -19,7 +19,7 @@ from asynchooks.runner._steps import device_of, to_device, train_step
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["EpochBasedTrainLoop", "IterBasedTrainLoop", "TrainLoop"]
+__all__ = ["EpochBasedTrainLoop", "IterBasedTrainLoop", "TrainLoop", "check_loop_values"]
 
 
 class TrainLoop(ABC):
@@ -44,8 +44,11 @@ class TrainLoop(ABC):
     ) -> None:
         self.runner = runner
         self.dataloader = dataloader
-        self.val_begin = checked_count("val_begin", val_begin, least=0)
-        self.val_interval = checked_count("val_interval", val_interval)
+        check_loop_values(
+            {"val_begin": val_begin, "val_interval": val_interval, "dynamic_intervals": dynamic_intervals}
+        )
+        self.val_begin = val_begin
+        self.val_interval = val_interval
         self._milestones, self._intervals = _intervals(self.val_interval, dynamic_intervals)
         self.stop_training = False
         self.validation_pending = False
@@ -195,7 +198,8 @@ class EpochBasedTrainLoop(TrainLoop):
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
-        self._max_epochs = checked_count("max_epochs", max_epochs)
+        check_loop_values({"max_epochs": max_epochs})
+        self._max_epochs = max_epochs
         self._length = length_of(dataloader)
 
     @property
@@ -256,7 +260,8 @@ class IterBasedTrainLoop(TrainLoop):
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
-        self._max_iters = checked_count("max_iters", max_iters)
+        check_loop_values({"max_iters": max_iters})
+        self._max_iters = max_iters
 
     @property
     def max_epochs(self) -> int:
@@ -283,8 +288,15 @@ class IterBasedTrainLoop(TrainLoop):
         self._epoch += 1
 
 
-def checked_count(name: str, value: Any, *, least: int = 1) -> int:
-    """Return an int option of a loop; raise `ConfigError` for anything else."""
+def check_loop_values(options: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a value that no training loop can use."""
+    for name, least in (("max_epochs", 1), ("max_iters", 1), ("val_interval", 1), ("val_begin", 0)):
+        if name in options:
+            _count(name, options[name], least=least)
+    _intervals(1, options.get("dynamic_intervals"))
+
+
+def _count(name: str, value: Any, *, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"train_cfg: {name} is an int of at least {least}, not {value!r}.")
     return value
@@ -299,8 +311,8 @@ def _intervals(first: int, later: Sequence[tuple[int, int]] | None) -> tuple[lis
             raise ConfigError(
                 f"train_cfg: dynamic_intervals is a list of (step, val_interval), not {later!r}."
             ) from None
-        milestones.append(checked_count("dynamic_intervals", start, least=0))
-        intervals.append(checked_count("dynamic_intervals", every))
+        milestones.append(_count("dynamic_intervals", start, least=0))
+        intervals.append(_count("dynamic_intervals", every))
     if milestones != sorted(milestones):
         raise ConfigError(f"train_cfg: the steps of dynamic_intervals increase; they are {milestones[1:]}.")
     return milestones, intervals

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asynchooks import checkpoint as checkpoints
-from asynchooks.errors import StorageDeniedError, StorageError
+from asynchooks.errors import ConfigError, StorageDeniedError, StorageError
 from asynchooks.execution import HookExecutor, current_executor
 from asynchooks.runner._context import RunContext, load_weights
 from asynchooks.runner._resume import Source, find_source, read_checkpoint
@@ -47,6 +47,8 @@ class ResumableRun(RunContext):
         storage_options: Mapping[str, Any] | None,
     ) -> None:
         super().__init__(work_dir, experiment_name)
+        if not isinstance(resume, bool | str | os.PathLike):
+            raise ConfigError(f"resume is True, 'auto', a checkpoint's address or False, not {resume!r}.")
         self._executor = executor
         self._resume = resume
         self._load_from = None if load_from is None else os.fspath(load_from)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from asynchooks import checkpoint as checkpoints
-from asynchooks.errors import ConfigError
 from asynchooks.runner._context import check_content
 
 if TYPE_CHECKING:
@@ -39,7 +38,10 @@ def read_checkpoint(source: Source, map_location: Any) -> dict[str, Any]:
 
 
 def find_source(
-    runner: Any, resume: object, load_from: str | None, options: Mapping[str, Any]
+    runner: Any,
+    resume: bool | str | os.PathLike[str],  # noqa: FBT001 - MMEngine's word: True looks for the newest
+    load_from: str | None,
+    options: Mapping[str, Any],
 ) -> Source | None:
     """Return what a run resumes from, or None, said aloud, where it starts anew.
 
@@ -51,9 +53,7 @@ def find_source(
     """
     if resume is True and load_from is not None:
         return Source(load_from, options)
-    if resume is not True and resume != "auto":
-        if not isinstance(resume, str | os.PathLike):
-            raise ConfigError(f"resume is True, 'auto' or a checkpoint's address, not {resume!r}.")
+    if not isinstance(resume, bool) and resume != "auto":
         return Source(os.fspath(resume), options)
     folders = dict(_folders(runner, options))
     for folder, its_options in folders.items():

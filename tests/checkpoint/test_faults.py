@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asynchooks.checkpoint import Checkpointer, Content, KeepLast, capture, find_latest, open_store
+from asynchooks.checkpoint import Checkpointer, Content, KeepLast, Snapshot, capture, find_latest, open_store
 from asynchooks.errors import (
     CheckpointNotFoundError,
     ConfigError,
@@ -27,7 +27,7 @@ from asynchooks.errors import (
 from asynchooks.testing import Fault, FaultyStore, S3Server
 
 
-def snapshot(step: int, rows: int = 8):
+def snapshot(step: int, rows: int = 8) -> Snapshot:
     return capture({"w": torch.full((rows,), float(step))})
 
 
@@ -61,7 +61,11 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_rest(tmp_path: Path) -> No
         latest = find_latest(folder)
         assert latest is not None
         assert latest.step == 1
-        assert sorted(os.listdir(folder)) == ["iter_1.pth", "iter_1.pth.manifest.json", "last_checkpoint"]
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "iter_1.pth",
+            "iter_1.pth.manifest.json",
+            "last_checkpoint",
+        ]
 
 
 def test_a_file_size_limit_is_a_full_disk(tmp_path: Path) -> None:
@@ -73,7 +77,7 @@ def test_a_file_size_limit_is_a_full_disk(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_read_only_disk_is_found_out_by_check(tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_a_transient_failure_is_tried_again(tmp_path: Path) -> None:
 
     assert flaky.calls == 3
     assert b"".join(store.read("a.pth")) == b"x"
-    assert os.listdir(tmp_path) == ["a.pth"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.pth"]
 
 
 def test_a_failure_at_every_single_call_leaves_one_loadable_checkpoint(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """fsspec's words for object stores, in obstore's."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ LOOPBACK = "http://127.0.0.1:9000"
 def config(
     options: dict[str, Any], environ: dict[str, str] | None = None, scheme: str = "s3"
 ) -> dict[str, Any]:
-    return dict(client_options(scheme, options, environ or {}, deadline_s=60).config)
+    environ = {"AWS_ACCESS_KEY_ID": "k", "HOME": "/nowhere"} if environ is None else environ
+    return dict(client_options(scheme, options, environ, deadline_s=60).config)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,11 @@ def test_the_ways_to_say_the_same_to_s3(options: dict[str, Any]) -> None:
 
 
 def test_the_environment_gives_the_endpoint_only_when_the_options_do_not() -> None:
-    environ = {"AWS_ENDPOINT_URL": "https://general", "AWS_ENDPOINT_URL_S3": "https://special"}
+    environ = {
+        "AWS_ENDPOINT_URL": "https://general",
+        "HOME": "/nowhere",
+        "AWS_ENDPOINT_URL_S3": "https://special",
+    }
 
     assert config({}, environ)["endpoint"] == "https://special"
     assert config({"endpoint_url": "https://mine"}, environ)["endpoint"] == "https://mine"
@@ -102,3 +108,42 @@ def test_other_stores_have_their_own_words() -> None:
 
 def test_options_never_show_credentials() -> None:
     assert "hidden" not in repr(client_options("s3", {"secret": "hidden"}, {}, deadline_s=60))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text(
+        "[default]\naws_access_key_id = d\naws_secret_access_key = ds%x\n"
+        "[lab]\naws_access_key_id = l\naws_secret_access_key = ls\naws_session_token = lt\n"
+    )
+    (tmp_path / ".aws" / "config").write_text(
+        "[default]\nregion = eu-west-1\n[profile sso]\nsso_session = x\n"
+    )
+    return {"HOME": str(tmp_path)}
+
+
+def test_the_default_profile_gives_keys_and_region(home: dict[str, str]) -> None:
+    found = config({}, home)
+
+    assert (found["access_key_id"], found["secret_access_key"], found["region"]) == ("d", "ds%x", "eu-west-1")
+
+
+@pytest.mark.parametrize(("options", "environ"), [({"profile": "lab"}, {}), ({}, {"AWS_PROFILE": "lab"})])
+def test_a_named_profile_gives_its_keys(
+    home: dict[str, str], options: dict[str, str], environ: dict[str, str]
+) -> None:
+    found = config(options, home | environ)
+
+    assert (found["access_key_id"], found["session_token"]) == ("l", "lt")
+
+
+def test_explicit_keys_and_the_environment_come_before_the_default_profile(home: dict[str, str]) -> None:
+    assert config({"key": "k", "secret": "s"}, home)["access_key_id"] == "k"
+    assert "access_key_id" not in config({}, home | {"AWS_ACCESS_KEY_ID": "e"})
+    assert "access_key_id" not in config({"anon": True}, home)
+
+
+def test_a_profile_without_keys_says_how_to_export_them(home: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="export-credentials --profile sso"):
+        config({"profile": "sso"}, home)

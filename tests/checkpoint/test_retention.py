@@ -105,7 +105,7 @@ def test_every_and_last_combine() -> None:
     [
         lambda: KeepLast(0),
         lambda: KeepLast(True),
-        lambda: KeepEvery(),
+        KeepEvery,
         lambda: KeepEvery(steps=1, epochs=1),
         lambda: KeepEvery(steps=-1),
         lambda: KeepBest("acc", "more"),  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ def test_plain_torch_load_reads_it(tmp_path: Path, *, mmap: bool) -> None:
     assert loaded["python"] == state["python"]
     assert torch.equal(loaded["views"][2], base.t())
     assert loaded["views"][0].untyped_storage().data_ptr() == loaded["views"][1].untyped_storage().data_ptr()
-    assert torch.equal(loaded["model"]["0.weight"], state["model"]["0.weight"])  # type: ignore[index,call-overload]
+    assert torch.equal(loaded["model"]["0.weight"], state["model"]["0.weight"])  # type: ignore[index]
     assert loaded["odd"][2].dtype == torch.bfloat16
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
 from asynchooks.errors import (
@@ -20,7 +23,7 @@ from asynchooks.hooks import CheckpointHook
 from asynchooks.runner import Runner
 from asynchooks.runner._random import rng_state
 
-from .conftest import MakeRunner, Noisy, Recorder
+from .conftest import MakeRunner, Net, Noisy, Recorder
 
 
 class Lines(Hook):
@@ -183,6 +186,74 @@ def test_sync_mode_resumes_and_ends_where_async_ends(make_runner: MakeRunner, tm
     assert_equal(expected, outcome(asynchronous))
 
 
+class Crash(Hook):
+    """Ends the process of training at an iteration, as far as the run can tell."""
+
+    effects = Effects()
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if runner.iter == self.at:
+            raise KeyboardInterrupt
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    loader=st.sampled_from([*LOADERS, endless]),
+    by_epoch=st.booleans(),
+    accumulated=st.integers(1, 3),
+    schedule=st.sampled_from([None, *SCHEDULES]),
+    interval=st.integers(1, 4),
+    crashes=st.lists(st.integers(1, 11), min_size=1, max_size=3),
+    mode=st.sampled_from(["async", "sync"]),
+)
+def test_any_run_that_crashes_and_resumes_ends_like_one_that_does_not(
+    tmp_path_factory: pytest.TempPathFactory,
+    loader: Any,
+    by_epoch: bool,
+    accumulated: int,
+    schedule: Any,
+    interval: int,
+    crashes: list[int],
+    mode: str,
+) -> None:
+    if loader is endless:
+        by_epoch = False
+    limit = {"max_epochs": 2} if by_epoch else {"max_iters": 11, "val_interval": 3}
+
+    def make(**changes: Any) -> Runner:
+        torch.manual_seed(0)
+        return Runner(
+            model=Net(),
+            train_dataloader=loader(),
+            val_dataloader=DataLoader(Noisy(), batch_size=5),
+            train_cfg={"by_epoch": by_epoch, **limit},
+            optim_wrapper={"optimizer": {"type": "Adam"}, "accumulative_counts": accumulated},
+            param_scheduler=schedule if schedule not in (SCHEDULES[1], SCHEDULES[4]) else None,
+            default_hooks={"logger": None, "timer": None, "checkpoint": None},
+            randomness={"seed": 5},
+            **changes,
+        )
+
+    def saving() -> CheckpointHook:
+        return CheckpointHook(interval=interval, by_epoch=False, max_keep_ckpts=2)
+
+    through = make(work_dir=tmp_path_factory.mktemp("through"), custom_hooks=[saving()])
+    through.train()
+    expected = outcome(through)
+    work_dir = tmp_path_factory.mktemp("crashing")
+    for at in crashes:
+        with contextlib.suppress(KeyboardInterrupt):
+            make(work_dir=work_dir, custom_hooks=[saving(), Crash(at)], resume="auto", mode=mode).train()
+    resumed = make(work_dir=work_dir, custom_hooks=[saving()], resume="auto", mode=mode)
+    resumed.train()
+
+    assert_equal(expected, outcome(resumed))
+
+
+@pytest.mark.slow
 def test_loader_workers_resume(make_runner: MakeRunner, tmp_path: Path) -> None:
     dataset = [(torch.full((4,), float(i)), i % 2) for i in range(20)]  # its samples draw nothing at random
 

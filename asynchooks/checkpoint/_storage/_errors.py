@@ -54,7 +54,7 @@ _SECRET_OPTIONS = re.compile(
 _ADVICE: dict[type[StorageError | CheckpointNotFoundError], str] = {
     StorageDeniedError: "Check the credentials and the policy of the bucket, or the permissions of the folder.",
     StorageFullError: "Free space or raise the quota; what was committed before is intact.",
-    CheckpointNotFoundError: "Check the URL: a checkpoint is a file in its folder, and a bucket must exist beforehand.",
+    CheckpointNotFoundError: "Check the URL: a checkpoint is a file in its folder, a bucket must exist beforehand.",
     StorageUnavailableError: "Check that the store is up and reachable, or raise the deadline.",
     StorageError: "What was committed before is intact.",
 }

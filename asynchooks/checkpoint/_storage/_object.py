@@ -45,9 +45,8 @@ class ObjectStore:
         with self._guard.translated("write", name):
             part_bytes = max(_PART_BYTES, -(-content.nbytes // _MAX_PARTS))
             if content.nbytes <= part_bytes:
-                progress(0)
+                progress(content.nbytes)  # before: what it raises must leave nothing visible
                 obstore.put(self._client, name, b"".join(content.buffers), use_multipart=False)
-                progress(content.nbytes)
                 return
             obstore.put(
                 self._client,

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from asynchooks.checkpoint._storage._aws_profile import profile_options
 from asynchooks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ def client_options(
     if verify is False:
         client["allow_invalid_certificates"] = True
     if scheme == "s3":
+        profile = config.pop("profile", None)
+        if not config.keys() & {"access_key_id", "skip_signature"}:
+            config = {**profile_options(profile, environ), **config}
         _complete_s3(config, environ)
     endpoint = str(config.get("endpoint") or config.get("base_url") or "")
     if endpoint.startswith("http://"):

@@ -104,13 +104,14 @@ def _open_object_store(url: str, scheme: str, options: dict[str, Any], deadline_
             retry_config=dict(prepared.retry),
         )
     except (BaseError, ValueError, TypeError) as error:
-        secrets = _secrets(url, merged)
         text = str(error).partition("\n")[0]
-        for secret in secrets:
+        for secret in _secrets(url, merged):
             text = text.replace(secret, "***")
-        raise UnknownOptionError(
-            f"cannot open {redact_url(url)}: {text}. Known are the options of s3fs, gcsfs or adlfs."
-        ) from None
+        if type(error).__name__ == "UnknownConfigurationKeyError":
+            raise UnknownOptionError(
+                f"cannot open {redact_url(url)}: {text}. Known are the options of s3fs, gcsfs or adlfs."
+            ) from None  # the cause may show credentials
+        raise ConfigError(f"cannot open {redact_url(url)}: {text}") from None
     return ObjectStore(client, url=redact_url(target), secrets=_secrets(url, merged))
 
 

@@ -1,7 +1,8 @@
 """Where log records go besides the terminal: JSON lines and TensorBoard event files.
 
-A sink appends, one record at a time, and holds nothing open between records: whatever ends the run, what was
-written stays readable and there is nothing to close. Runs in the background only; order is the caller's.
+A sink appends, one record at a time, and every record is with the operating system when its write returns:
+whatever ends the run, what was written stays readable. A file is opened for its first record, and again after
+`close`; one that nobody closes is closed with its sink. Runs in the background only; order is the caller's.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,31 +47,50 @@ class Sink(Protocol):
     async def write(self, record: Record) -> None:
         """Append one record; returns when the operating system has it."""
 
+    async def close(self) -> None:
+        """Close what is open."""
 
-class TextLines:
-    """The lines as they stand on the terminal, with the time."""
+
+class _Lines:
+    """A text file to which whole lines are appended."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file: Any = None
+        self._closing: Callable[[], object] | None = None
+
+    async def append(self, text: str) -> None:
+        if self._file is None:
+            await anyio.Path(self._path.parent).mkdir(parents=True, exist_ok=True)
+            self._file = await aiofiles.open(self._path, "a", buffering=1, encoding="utf-8")
+            self._closing = weakref.finalize(self, self._file._file.close)  # noqa: SLF001 - the plain file inside
+        await self._file.write(text)
+
+    async def close(self) -> None:
+        """Close the file; the next line opens it again."""
+        if self._closing is not None:
+            await anyio.to_thread.run_sync(self._closing)
+            self._file = self._closing = None
+
+
+class TextLines(_Lines):
+    """The lines as they stand on the terminal, with the time."""
 
     async def write(self, record: Record) -> None:
         """Append the lines."""
         now = time.strftime("%Y/%m/%d %H:%M:%S")
-        await _append(self._path, "".join(f"{now} {line}\n" for line in record.text.splitlines()))
+        await self.append("".join(f"{now} {line}\n" for line in record.text.splitlines()))
 
 
-class JsonLines:
+class JsonLines(_Lines):
     """One JSON object per record and line: the numbers, ``mode`` and ``step``."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
 
     async def write(self, record: Record) -> None:
         """Append one line."""
         if not record.numbers:
             return
         line = json.dumps({"mode": record.mode, **record.numbers, "step": record.step}, default=_plain)
-        await _append(self._path, line + "\n")
+        await self.append(line + "\n")
 
 
 class TensorboardEvents:
@@ -87,6 +108,9 @@ class TensorboardEvents:
         if not record.numbers:
             return
         await anyio.to_thread.run_sync(self._append, record)
+
+    async def close(self) -> None:
+        """Nothing is open between two records."""
 
     def _append(self, record: Record) -> None:
         from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
@@ -108,12 +132,6 @@ class TensorboardEvents:
             for event in events:
                 writer.write(event.SerializeToString())
             file.flush()
-
-
-async def _append(path: Path, text: str) -> None:
-    await anyio.Path(path.parent).mkdir(parents=True, exist_ok=True)
-    async with aiofiles.open(path, "a", encoding="utf-8") as file:
-        await file.write(text)
 
 
 def _plain(value: Any) -> Any:

@@ -103,7 +103,9 @@ class Writer:
             raise failures[0]
 
     async def finish(self) -> None:
-        """Bring the remote copy up to date."""
+        """Close the files, and bring the remote copy up to date."""
+        for sink in self._sinks:
+            await sink.close()
         if self._mirror is not None and self._log_dir is not None:
             await self._mirror.finish(self._log_dir, self._run, self._logger)
 

@@ -1,0 +1,52 @@
+"""The README's code blocks run as written, and its links lead somewhere."""
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from asynchooks.checkpoint import list_checkpoints
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    path
+    for path in [
+        ROOT / "README.md",
+        *ROOT.glob("asynchooks/**/README.md"),
+        *ROOT.glob("benchmarks/README.md"),
+    ]
+)
+
+
+def blocks(path):
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_code_blocks_run(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the blocks use relative paths, as a reader would
+    namespace = {"STORE": str(tmp_path / "store"), "__name__": "readme"}
+    for number, block in enumerate(blocks(path)):
+        exec(compile(block, f"{path.name}, block {number + 1}", "exec"), namespace)
+    logging.getLogger("asynchooks").handlers.clear()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_links_lead_somewhere(path):
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+def test_the_readme_leaves_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"STORE": str(tmp_path / "store"), "__name__": "readme"}
+    first, hook, loop = blocks(ROOT / "README.md")[:3]
+    for block in (first, hook, loop):
+        exec(block, namespace)
+
+    left = [checkpoint.name for checkpoint in list_checkpoints(str(tmp_path / "store" / "work_dir"))]
+    assert left == ["epoch_2.pth", "epoch_3.pth", "iter_20.pth", "iter_40.pth"], (
+        "each run keeps two of its own"
+    )
+    assert len((tmp_path / "norms.txt").read_text().splitlines()) == 4
