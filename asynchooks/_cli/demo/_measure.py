@@ -121,11 +121,11 @@ def measure_arm(mode: str, spans: Sequence[Span], *, end_ns: int) -> Arm:
         mode=mode,
         committed=sum(flight.detail["ok"] is True for flight in flights),
         steps=sum(step.start_ns >= loop_start_ns for step in steps),
-        saves=len(saves),
+        saves=sum(start_ns < loop_end_ns for start_ns in saves),
         loop_s=(loop_end_ns - loop_start_ns) / 1e9,
         exposed_s=_exposed_s(spans, loop_start_ns, loop_end_ns),
         inflation_s=_inflation_s(steps, flights),
-        lag_steps=statistics.median([int(str(flight.detail["lag_steps"])) for flight in saves] or [0]),
+        lag_steps=statistics.median([int(str(flight.detail["lag_steps"])) for flight in in_loop] or [0]),
         end_s=(end_ns - loop_end_ns) / 1e9,
         wall_s=(end_ns - steps[0].start_ns) / 1e9,
     )
