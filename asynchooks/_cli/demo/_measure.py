@@ -111,12 +111,10 @@ def measure_arm(mode: str, spans: Sequence[Span], *, end_ns: int) -> Arm:
     """
     steps = sorted((span for span in spans if span.kind == "step"), key=lambda span: span.start_ns)
     flights = [span for span in spans if span.kind == "background" and span.hook == _SAVING_HOOK]
-    first_save_ns = min(
-        span.start_ns for span in spans if span.kind == "capture" and span.hook == _SAVING_HOOK
-    )
-    loop_start_ns = max(step.end_ns for step in steps if step.end_ns <= first_save_ns)
+    saves = [span.start_ns for span in spans if span.kind == "capture" and span.hook == _SAVING_HOOK]
+    loop_start_ns = max(step.end_ns for step in steps if step.end_ns <= min(saves))
     loop_end_ns = steps[-1].end_ns
-    saves = [flight for flight in flights if flight.start_ns < loop_end_ns]
+    in_loop = [flight for flight in flights if flight.start_ns < loop_end_ns]
     return Arm(
         mode=mode,
         committed=sum(flight.detail["ok"] is True for flight in flights),
