@@ -96,6 +96,10 @@ class RunContext(ABC):
     def _position(self) -> dict[str, Any] | None:
         """Return where a resumed run goes on: plain types and tensors."""
 
+    def _rng(self) -> Mapping[str, Any]:
+        """Return the generators' states with which a resumed run goes on."""
+        return rng_state()
+
     @abstractmethod
     def _load_position(self, checkpoint: Mapping[str, Any]) -> None:
         """Go where a checkpoint was taken."""
@@ -134,7 +138,7 @@ class RunContext(ABC):
         """Take a consistent copy of the training state. Training thread; waits for room where there is none.
 
         Fires ``before_save_checkpoint`` with the content, so that hooks may change it, before anything is
-        copied.
+        copied; outside of an open executor there is nobody to fire it for.
 
         Args:
             save_optimizer: whether the optimizer's state is in it.
@@ -177,7 +181,7 @@ class RunContext(ABC):
             content["optimizer"] = self.optim_wrapper.state_dict()
         if save_param_scheduler and self.param_schedulers:
             content["param_schedulers"] = [scheduler.state_dict() for scheduler in self.param_schedulers]
-        content["resume"] = {"position": self._position(), "rng": rng_state()}
+        content["resume"] = {"position": self._position(), "rng": self._rng()}
         if save_optimizer and getattr(self.optim_wrapper, "is_accumulating", False):
             content["resume"]["accumulated_grads"] = self.optim_wrapper.accumulated_grads()
         return content
