@@ -10,6 +10,7 @@ import itertools
 import threading
 import time
 import warnings
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 from asynchooks.errors import (
@@ -48,6 +49,7 @@ ExecutionMode: TypeAlias = Literal["async", "sync"]
 
 _NOT_OPEN = -1
 _WORKER_THREADS = 16
+_ABSENT: Any = object()
 
 
 class HookExecutor:
@@ -102,6 +104,7 @@ class HookExecutor:
             instrument,
         )
         self._plans = Plans(tuple(map(check_point_name, points)), self.ordering, self._flight.ledger)
+        self._compiled = self._plans.compiled
         self._firings = itertools.count()
         self._owner = _NOT_OPEN
         self._why_closed = "was not entered; use it as `with executor:`"
@@ -148,10 +151,20 @@ class HookExecutor:
 
     # ---- firing ----
 
-    def fire(self, point: str, context: object, **arguments: Any) -> None:
+    def fire(  # noqa: C901 - the hot path: a call to a part of itself would cost a third of it
+        self,
+        point: str,
+        context: object,
+        batch_idx: Any = _ABSENT,
+        data_batch: Any = _ABSENT,
+        outputs: Any = _ABSENT,
+        **others: Any,
+    ) -> None:
         """Run a hook point: blocking methods and captures now, background parts when their turn comes.
 
-        Called on the training thread. Waits only where the order demands it, or where there is no room.
+        Called on the training thread. Waits only where the order demands it, or where there is no room. The
+        arguments are the hooks'. Those of the iteration points have names of their own here, because packing
+        them into a dict costs more than all the rest of a firing.
 
         Raises:
             BackgroundHookError: a background part has failed since the last firing (several: an
@@ -159,20 +172,33 @@ class HookExecutor:
             UnknownPointError: no such hook point.
             Exception: whatever a blocking method or a capture raises, with a note that names the hook.
         """
-        if self._owner != threading.get_ident():
+        try:
+            plan = self._compiled[point]
+        except KeyError:
+            plan = self._plans.compile(point)
+        flight = self._flight
+        # Nothing happens here: the checks below would cost as much as all this. A call from a background part,
+        # the wrong thread that happens in practice, is still seen, since such a part is in flight.
+        if plan.idle and not flight.in_flight and not flight.attention and self._owner != _NOT_OPEN:
+            return
+        if self._owner != get_ident():
             self._refuse(f"fire({point!r})")
-        plan = self._plans.compiled.get(point) or self._plans.compile(point)
-        if self._flight.attention:
+        if flight.attention:
             self._attend()
         methods = plan.inline
-        if methods is None:
-            self._run_steps(plan, context, arguments)
+        if methods is None or others or batch_idx is _ABSENT or data_batch is _ABSENT:
+            self._run(
+                plan, context, _packed(others, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
+            )
         elif methods:
             plan.firings += 1
             method = methods[0]
             try:
                 for method in methods:
-                    result = method(context, **arguments)
+                    if outputs is _ABSENT:
+                        result = method(context, batch_idx=batch_idx, data_batch=data_batch)
+                    else:
+                        result = method(context, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
                     if result is not None:
                         check_blocking_result(plan.step_of(method), result)
             except BaseException as error:
@@ -241,7 +267,7 @@ class HookExecutor:
         """
         if isinstance(resources, str):
             raise TypeError(f"drain(resources={resources!r}): give a set of names: {{{resources!r}}}.")
-        if self._owner != threading.get_ident():
+        if self._owner != get_ident():
             self._refuse("drain()")
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self._flight.wait_idle(resources, deadline):
@@ -269,7 +295,7 @@ class HookExecutor:
         self._portal = Portal(workers=_WORKER_THREADS, on_orphaned=lambda: report_orphan(flight))
         self._portal.start()
         self._flight.open(self._portal)
-        self._owner = threading.get_ident()
+        self._owner = get_ident()
         open_executors.add(self)
         interrupts.install()
         return self
@@ -283,7 +309,7 @@ class HookExecutor:
         portal = self._portal
         if self._owner == _NOT_OPEN or portal is None:
             return
-        if self._owner != threading.get_ident():
+        if self._owner != get_ident():
             self._refuse("close()")
         try:
             error = settle(self._flight, portal, error, self.grace_period)
@@ -311,6 +337,14 @@ class HookExecutor:
             portal.stop()
 
     # ---- private ----
+
+    def _run(self, plan: Plan, context: object, arguments: dict[str, Any]) -> None:
+        if plan.inline is None:
+            self._run_steps(plan, context, arguments)
+            return
+        plan.firings += 1
+        for step in plan.steps:
+            self._flight.foreground.call(step, context, arguments)
 
     def _run_steps(self, plan: Plan, context: object, arguments: dict[str, Any]) -> None:
         firing = next(self._firings)
@@ -395,6 +429,10 @@ class HookExecutor:
             f"{what} was called on thread {threading.current_thread().name!r}, but the executor belongs to the "
             f"thread that trains; {where}."
         )
+
+
+def _packed(others: dict[str, Any], **named: Any) -> dict[str, Any]:
+    return {name: value for name, value in named.items() if value is not _ABSENT} | others
 
 
 open_executors: OpenExecutors[HookExecutor] = OpenExecutors()

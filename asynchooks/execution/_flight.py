@@ -21,7 +21,7 @@ from asynchooks.execution._scoreboard import Abandon, Decision, Invocation, Key,
 from asynchooks.execution._view import view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from asynchooks.execution._hook import BackgroundPart
     from asynchooks.execution._plan import Step
@@ -36,6 +36,7 @@ class Flight:
     """The parts in flight, and the waits of the training thread for them.
 
     Attributes:
+        in_flight: the parts in flight by their keys; whether it is empty may be read without the lock.
         attention: there are failures to raise or deferred foreground parts to run; read without the lock.
         ledger: what happened so far.
         foreground: calls methods on the training thread.
@@ -50,6 +51,7 @@ class Flight:
         self._board = Scoreboard(order)
         self._changed = Critical()
         self._parts = Parts()
+        self.in_flight: Mapping[Key, Part] = self._parts.by_key
         self._turns: dict[Key, Turn] = {}
         self._failures: dict[Key, Failure] = {}
         self._warnings = Warnings()

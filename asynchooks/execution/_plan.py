@@ -59,6 +59,7 @@ class Plan:
         steps: all steps.
         inline: the methods alone, where every step blocks and none may wait: called without further ado.
         counted: the executor counts this point's firings as progress of the run.
+        idle: nothing happens at this point.
         firings: how often the point was fired with this plan, where it runs inline.
     """
 
@@ -66,6 +67,7 @@ class Plan:
     steps: tuple[Step, ...]
     inline: tuple[Callable[..., Any], ...] | None
     counted: bool
+    idle: bool
     firings: int = field(default=0)
 
     def step_of(self, method: Callable[..., Any]) -> Step:
@@ -82,7 +84,8 @@ def compile_plan(
     inline = None
     if all(step.shape == "blocking" and not step.may_wait for step in steps):
         inline = tuple(step.method for step in steps)
-    return Plan(point, steps, inline, point in _COUNTED)
+    counted = point in _COUNTED
+    return Plan(point, steps, inline, counted, idle=not steps and not counted)
 
 
 def effective_effects(

@@ -1,8 +1,9 @@
 """From spans to the numbers of the table. Pure: reads no clock, knows no runner.
 
-Decides what counts as what. *Exposed* is the time that the training thread stands still for hooks. *Inflation*
-is what steps lose while a save is in flight, against the median step of the same run with nothing in flight. A
-save's *lag* is the number of steps between its capture and its commit.
+Decides what counts as what. The *loop* is timed from the step before the first save to the last step: whole cycles of
+a save, a validation and the steps to the next save, in every mode alike. *Exposed* is the time that the training
+thread stands still for hooks. *Inflation* is what steps lose while a save is in flight, against the median step of
+the same run with nothing in flight. What comes after the last step, the last save above all, comes once per run.
 """
 
 from __future__ import annotations
@@ -42,19 +43,12 @@ class Baseline:
     """Pure compute: the same training without hooks that do I/O, in blocks around the other runs.
 
     Attributes:
-        steps: steps that one full run has.
-        loop_s: seconds of the loop for that many steps, from the mean of the blocks.
+        steps_per_s: speed of all blocks together, validation included.
         block_steps_per_s: the speed of each block, in the order in which they ran; their spread is the noise.
     """
 
-    steps: int
-    loop_s: float
+    steps_per_s: float
     block_steps_per_s: tuple[float, ...]
-
-    @property
-    def steps_per_s(self) -> float:
-        """Speed of the loop."""
-        return self.steps / self.loop_s
 
     @property
     def noise(self) -> float:
@@ -68,25 +62,27 @@ class Arm:
 
     Attributes:
         mode: "sync" or "async".
-        steps: training steps.
-        saves: committed checkpoints, best ones included.
-        loop_s: seconds from the first step to the end of the loop.
-        final_wait_s: seconds from the end of the loop until everything was committed: once per run.
+        committed: committed checkpoints of the whole run, best ones included.
+        steps: steps of the loop.
+        saves: checkpoints that the loop pays for: the last ones come after it.
+        loop_s: seconds of the loop.
         exposed_s: seconds of the loop in which the training thread stood still for hooks.
         inflation_s: seconds that steps lost while a save was in flight; None where every step had one.
-        lag_steps: median steps between capture and commit.
-        step_s: median step with nothing in flight, or of all steps where there is none.
+        lag_steps: median steps between capture and commit, of the loop's saves.
+        end_s: seconds from the last step until everything was committed.
+        wall_s: seconds of the whole run after its first step.
     """
 
     mode: str
+    committed: int
     steps: int
     saves: int
     loop_s: float
-    final_wait_s: float
     exposed_s: float
     inflation_s: float | None
     lag_steps: float
-    step_s: float
+    end_s: float
+    wall_s: float
 
     @property
     def steps_per_s(self) -> float:
@@ -98,44 +94,48 @@ class Arm:
         """Share of the loop that was neither exposed nor inflation: pure compute by the run's own quiet steps."""
         return None if self.inflation_s is None else 1 - (self.exposed_s + self.inflation_s) / self.loop_s
 
-    @property
-    def wall_s(self) -> float:
-        """Seconds of the whole run: the loop and the wait at its end."""
-        return self.loop_s + self.final_wait_s
+
+def measure_baseline(blocks: Sequence[Block]) -> Baseline:
+    """Return the baseline from its blocks."""
+    speed = sum(block.steps for block in blocks) / sum(block.loop_s for block in blocks)
+    return Baseline(speed, tuple(block.steps / block.loop_s for block in blocks))
 
 
-def measure_baseline(steps: int, blocks: Sequence[Block]) -> Baseline:
-    """Return the baseline of a run of ``steps`` steps."""
-    seconds_per_step = sum(block.loop_s for block in blocks) / sum(block.steps for block in blocks)
-    return Baseline(steps, steps * seconds_per_step, tuple(block.steps / block.loop_s for block in blocks))
-
-
-def measure_arm(mode: str, spans: Sequence[Span], *, loop_ns: tuple[int, int], end_ns: int) -> Arm:
+def measure_arm(mode: str, spans: Sequence[Span], *, end_ns: int) -> Arm:
     """Return the numbers of one run.
 
     Args:
         mode: "sync" or "async".
-        spans: all spans of the run, its steps included.
-        loop_ns: start of the first step and end of the loop.
+        spans: all spans of the run, its steps included; the last step is saved.
         end_ns: when everything was committed and the run returned.
     """
-    start_ns, loop_end_ns = loop_ns
-    steps = [span for span in spans if span.kind == "step"]
+    steps = sorted((span for span in spans if span.kind == "step"), key=lambda span: span.start_ns)
     flights = [span for span in spans if span.kind == "background" and span.hook == _SAVING_HOOK]
-    busy = [step.duration_s for step in steps if any(_overlap(step, flight) for flight in flights)]
-    idle = [step.duration_s for step in steps if not any(_overlap(step, flight) for flight in flights)]
-    step_s = statistics.median(idle or busy)
+    saves = [span.start_ns for span in spans if span.kind == "capture" and span.hook == _SAVING_HOOK]
+    loop_start_ns = max(step.end_ns for step in steps if step.end_ns <= min(saves))
+    loop_end_ns = steps[-1].end_ns
+    in_loop = [flight for flight in flights if flight.start_ns < loop_end_ns]
     return Arm(
         mode=mode,
-        steps=len(steps),
-        saves=sum(flight.detail["ok"] is True for flight in flights),
-        loop_s=(loop_end_ns - start_ns) / 1e9,
-        final_wait_s=(end_ns - loop_end_ns) / 1e9,
-        exposed_s=_exposed_s(spans, start_ns, loop_end_ns),
-        inflation_s=sum(busy) - step_s * len(busy) if idle else None,
-        lag_steps=statistics.median([_lag_steps(flight) for flight in flights] or [0]),
-        step_s=step_s,
+        committed=sum(flight.detail["ok"] is True for flight in flights),
+        steps=sum(step.start_ns >= loop_start_ns for step in steps),
+        saves=sum(start_ns < loop_end_ns for start_ns in saves),
+        loop_s=(loop_end_ns - loop_start_ns) / 1e9,
+        exposed_s=_exposed_s(spans, loop_start_ns, loop_end_ns),
+        inflation_s=_inflation_s(steps, flights),
+        lag_steps=statistics.median([int(str(flight.detail["lag_steps"])) for flight in in_loop] or [0]),
+        end_s=(end_ns - loop_end_ns) / 1e9,
+        wall_s=(end_ns - steps[0].start_ns) / 1e9,
     )
+
+
+def _inflation_s(steps: Sequence[Span], flights: Sequence[Span]) -> float | None:
+    busy: list[float] = []
+    quiet: list[float] = []
+    for step in steps:
+        is_busy = any(step.start_ns < flight.end_ns and flight.start_ns < step.end_ns for flight in flights)
+        (busy if is_busy else quiet).append(step.duration_s)
+    return sum(busy) - statistics.median(quiet) * len(busy) if quiet else None
 
 
 def _exposed_s(spans: Sequence[Span], start_ns: int, end_ns: int) -> float:
@@ -148,11 +148,3 @@ def _exposed_s(spans: Sequence[Span], start_ns: int, end_ns: int) -> float:
         total += max(0, last - max(first, covered_to))
         covered_to = max(covered_to, last)
     return total / 1e9
-
-
-def _lag_steps(flight: Span) -> int:
-    return int(str(flight.detail["lag_steps"]))
-
-
-def _overlap(one: Span, other: Span) -> bool:
-    return one.start_ns < other.end_ns and other.start_ns < one.end_ns

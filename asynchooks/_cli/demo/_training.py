@@ -47,14 +47,21 @@ class Run:
     """One finished run that saved.
 
     Attributes:
-        arm: its numbers.
+        mode: "sync" or "async".
         spans: everything that was recorded.
+        end_ns: when everything was committed and the run returned.
         url: the folder of its checkpoints.
     """
 
-    arm: Arm
+    mode: str
     spans: tuple[Span, ...]
+    end_ns: int
     url: str
+
+    @property
+    def arm(self) -> Arm:
+        """The run's numbers."""
+        return measure_arm(self.mode, self.spans, end_ns=self.end_ns)
 
 
 @dataclass(frozen=True)
@@ -157,9 +164,7 @@ class Training:
             )
             runner.train()
             end_ns = time.perf_counter_ns()
-        spans = recorder.spans
-        arm = measure_arm(mode, spans, loop_ns=(clock.loop_start_ns, clock.loop_end_ns), end_ns=end_ns)
-        return Run(arm, spans, f"{store_url}/{name}")
+        return Run(mode, recorder.spans, end_ns, f"{store_url}/{name}")
 
     def _clock(self, recorder: Recorder, on_step: Callable[[], None] | None) -> StepClock:
         is_cuda = torch.device(self.device).type == "cuda"
