@@ -35,7 +35,7 @@ def loader(batches: int = 4) -> DataLoader[Any]:
     data = [
         (torch.randn(4, generator=generator), torch.randn(1, generator=generator)) for _ in range(batches * 2)
     ]
-    return DataLoader(data, batch_size=2)  # type: ignore[arg-type] - a list is a map-style dataset
+    return DataLoader(data, batch_size=2)  # type: ignore[arg-type]  # a list will do
 
 
 def runner(work_dir: Path, **options: Any) -> Runner:
@@ -106,7 +106,7 @@ def test_defaults_custom_hooks_priorities_and_a_removed_default(tmp_path: Path) 
         ("ParamSchedulerHook", 70),
         ("CheckpointHook", 90),
     ]
-    assert run.executor.hooks[1].checked == 6  # type: ignore[attr-defined] - the custom hook
+    assert run.executor.hooks[1].checked == 6  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
