@@ -148,14 +148,16 @@ class TrainLoop(ABC):
         runner = self.runner
         self._done_in_pass = self._feed.drawn - 1
         batch = to_device(batch, self._device)
-        runner.call_hook("before_train_iter", batch_idx=batch_idx, data_batch=batch)
+        runner.executor.fire("before_train_iter", runner, batch_idx=batch_idx, data_batch=batch)
         outputs = train_step(runner.model, batch, runner.optim_wrapper)
         self._note_grad_norm()
         self._done_in_pass = self._feed.drawn
         self._is_step_done = True
         if not self.by_epoch:
             self.validation_pending = self._is_validation_due(self._iter + 1)
-        runner.call_hook("after_train_iter", batch_idx=batch_idx, data_batch=batch, outputs=outputs)
+        runner.executor.fire(
+            "after_train_iter", runner, batch_idx=batch_idx, data_batch=batch, outputs=outputs
+        )
         self._is_step_done = False
         self._iter += 1
 
