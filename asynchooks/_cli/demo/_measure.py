@@ -1,9 +1,10 @@
 """From spans to the numbers of the table. Pure: reads no clock, knows no runner.
 
-Decides what counts as what. The *loop* is timed from the step before the first save to the last step: whole cycles of
-a save, a validation and the steps to the next save, in every mode alike. *Exposed* is the time that the training
+Decides what counts as what. The *loop* is timed from the step before the first save to the last step: whole cycles
+of a save, a validation and the steps to the next save, in every mode alike. *Exposed* is the time that the training
 thread stands still for hooks. *Inflation* is what steps lose while a save is in flight, against the mean step of the
-same run with nothing in flight (the mean of both, so that a machine's hiccups cancel out). What comes after the last step, the last save above all, comes once per run.
+same run with nothing in flight (means of both, so that a machine's hiccups cancel out). What comes after the last
+step, the last save above all, comes once per run.
 """
 
 from __future__ import annotations
