@@ -3,6 +3,7 @@
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,12 +20,12 @@ DOCUMENTS = sorted(
 )
 
 
-def blocks(path):
+def blocks(path: Any) -> Any:
     return re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_code_blocks_run(path, tmp_path, monkeypatch):
+def test_the_code_blocks_run(path: Any, tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)  # the blocks use relative paths, as a reader would
     namespace = {"STORE": str(tmp_path / "store"), "__name__": "readme"}
     for number, block in enumerate(blocks(path)):
@@ -33,12 +34,12 @@ def test_the_code_blocks_run(path, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_links_lead_somewhere(path):
+def test_the_links_lead_somewhere(path: Any) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text()):
         assert (path.parent / target).exists(), target
 
 
-def test_the_readme_leaves_what_it_says(tmp_path, monkeypatch):
+def test_the_readme_leaves_what_it_says(tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     namespace = {"STORE": str(tmp_path / "store"), "__name__": "readme"}
     first, hook, loop = blocks(ROOT / "README.md")[:3]
