@@ -140,9 +140,7 @@ HEADER = (
     "| state per save, link, cadence | pure steps/s "
     "| sync of pure | of own quiet steps | exposed s/save | inflation s/save "
     "| async of pure | of own quiet steps | exposed s/save | inflation s/save |\n"
-    + "|---"
-    + "|---:" * 9
-    + "|"
+    "|---" + "|---:" * 9 + "|"
 )
 
 
