@@ -1,9 +1,10 @@
 """From spans to the numbers of the table. Pure: reads no clock, knows no runner.
 
-Decides what counts as what. The *loop* is timed from the step before the first save to the last step: whole cycles of
-a save, a validation and the steps to the next save, in every mode alike. *Exposed* is the time that the training
-thread stands still for hooks. *Inflation* is what steps lose while a save is in flight, against the median step of
-the same run with nothing in flight. What comes after the last step, the last save above all, comes once per run.
+Decides what counts as what. The *loop* is timed from the step before the first save to the last step: whole cycles
+of a save, a validation and the steps to the next save, in every mode alike. *Exposed* is the time that the training
+thread stands still for hooks. *Inflation* is what steps lose while a save is in flight, against the mean step of the
+same run with nothing in flight (means of both, so that a machine's hiccups cancel out). What comes after the last
+step, the last save above all, comes once per run.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Block:
     Attributes:
         steps: steps that were timed: all but the first, which allocates.
         loop_s: seconds of the loop for them, validation included.
-        step_s: median step.
+        step_s: the shortest step: what the machine can do when it is left alone.
     """
 
     steps: int
@@ -135,7 +136,7 @@ def _inflation_s(steps: Sequence[Span], flights: Sequence[Span]) -> float | None
     for step in steps:
         is_busy = any(step.start_ns < flight.end_ns and flight.start_ns < step.end_ns for flight in flights)
         (busy if is_busy else quiet).append(step.duration_s)
-    return sum(busy) - statistics.median(quiet) * len(busy) if quiet else None
+    return sum(busy) - statistics.mean(quiet) * len(busy) if quiet else None
 
 
 def _exposed_s(spans: Sequence[Span], start_ns: int, end_ns: int) -> float:
