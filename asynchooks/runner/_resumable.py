@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from abc import abstractmethod
@@ -161,10 +162,10 @@ class ResumableRun(RunContext):
             return
         try:
             Path(self.work_dir).mkdir(parents=True, exist_ok=True)
-        except PermissionError as error:
-            raise StorageDeniedError(f"work_dir={self.work_dir!r} cannot be made: {error}.") from error
         except OSError as error:
-            raise StorageError(f"work_dir={self.work_dir!r} cannot be made: {error}.") from error
+            is_denied = isinstance(error, PermissionError) or error.errno == errno.EROFS
+            kind = StorageDeniedError if is_denied else StorageError
+            raise kind(f"work_dir={self.work_dir!r} cannot be made: {error}.") from error
 
     def _load_or_resume(self) -> None:
         """Take up what load_from and resume say; done by the first training alone."""

@@ -1,12 +1,13 @@
 """The conformance suites on every kind of store that the package opens."""
 
+import tracemalloc
 import uuid
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from asynchooks.checkpoint import Store, open_store
+from asynchooks.checkpoint import Content, Store, open_store
 from asynchooks.checkpoint._storage._fsspec import FsspecStore
 from asynchooks.testing import CheckpointSuite, FaultyStore, S3Server, SlowStore, StoreSuite
 
@@ -15,6 +16,19 @@ class TestLocal(StoreSuite, CheckpointSuite):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
         return open_store(tmp_path / "not" / "made yet")
+
+
+def test_reading_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.put("small", Content.of(b"x" * 800))
+    tracemalloc.start()
+    try:
+        assert b"".join(store.read("small")) == b"x" * 800
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < 2**20
 
 
 class TestFileUrl(StoreSuite):

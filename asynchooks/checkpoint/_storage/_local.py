@@ -50,9 +50,11 @@ class LocalStore:
         with self._guard.translated("read", name):
             file = open(self._path(name), "rb", buffering=0)  # noqa: SIM115, PTH123 - closed below, also by a generator's close
         with file:
+            # Python allocates what is asked for and cuts it: 16 MB for a manifest, and a heap that grows with each
+            piece_bytes = min(chunk_bytes, os.fstat(file.fileno()).st_size + 1)
             while True:
                 with self._guard.translated("read", name):
-                    piece = file.read(chunk_bytes)
+                    piece = file.read(piece_bytes)
                 if not piece:
                     return
                 yield memoryview(piece)
