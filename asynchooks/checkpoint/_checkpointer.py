@@ -217,6 +217,8 @@ class Checkpointer:
                 partial(self._store.put, manifest.name, content, progress=transfer.progress), stoppable=True
             )
         except (CheckpointError, Stopped):
+            if transfer.has_abandoned:
+                raise  # the data may still appear: the next manifest stays, so that `sweep` can prove what it is
             try:
                 await transfer.call(partial(withdraw, self._store, manifest))
             except (

@@ -40,6 +40,12 @@ class Transfer:
         self._stop = False
         self._scope: CancelScope | None = None
         self._stoppable = False
+        self._abandoned = False
+
+    @property
+    def has_abandoned(self) -> bool:
+        """Whether a call was left behind: what it was to do may still happen, at any time."""
+        return self._abandoned
 
     def progress(self, nbytes: int) -> None:
         """Count what the store took. Called on the worker thread; raises to stop the call."""
@@ -80,6 +86,7 @@ class Transfer:
                 return await to_thread.run_sync(function, abandon_on_cancel=True)
             finally:
                 self._scope = None
+        self._abandoned = True
         if self._stop and stoppable:
             raise Stopped
         raise StorageUnavailableError(

@@ -209,6 +209,35 @@ def test_a_wedged_store_becomes_an_error(tmp_path: Path) -> None:
         anyio.run(save)
 
 
+def test_data_that_appears_after_its_save_was_given_up_is_a_leftover_for_sweep(tmp_path: Path) -> None:
+    released, done = threading.Event(), threading.Event()
+
+    class Late(FaultyStore):
+        def put(self, name: str, content: Any, **options: Any) -> None:
+            if name == "a.pth":
+                released.wait(30)
+            self.inner.put(name, content)
+            if name == "a.pth":
+                done.set()
+
+    async def save() -> None:
+        try:
+            await Checkpointer(Late(open_store(tmp_path)), deadline_s=0.2).save(
+                snapshot(), name="a.pth", step=4
+            )
+        finally:
+            released.set()
+
+    with pytest.raises(StorageUnavailableError):
+        anyio.run(save)
+    assert done.wait(30)
+
+    assert (tmp_path / "a.pth").exists()
+    assert names(tmp_path) == []
+    assert sweep(tmp_path, older_than_s=-60) == ["a.pth", "a.pth.manifest.next.json"]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [

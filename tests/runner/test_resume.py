@@ -283,6 +283,31 @@ def test_a_validation_that_was_due_runs_after_the_resume(make_runner: MakeRunner
     assert "before_train_epoch" not in recorder.points
 
 
+class SaveInValidation(Hook):
+    """Saves in the middle of each validation, as a best checkpoint does."""
+
+    effects = Effects(writes={"checkpoints"})
+
+    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
+        runner.save_checkpoint()
+
+
+@pytest.mark.parametrize(
+    "train_cfg", [{"max_epochs": 2}, {"by_epoch": False, "max_iters": 10, "val_interval": 5}]
+)
+def test_a_checkpoint_taken_in_a_validation_resumes(
+    make_runner: MakeRunner, train_cfg: dict[str, Any]
+) -> None:
+    through = make_runner(custom_hooks=[SaveInValidation()], train_cfg=train_cfg)
+    through.train()
+    first = "epoch_1.pth" if "max_epochs" in train_cfg else "iter_5.pth"
+
+    resumed = make_runner(resume=f"{through.work_dir}/{first}", train_cfg=train_cfg)
+    resumed.train()
+
+    assert_equal(outcome(through), outcome(resumed))
+
+
 def test_validation_does_not_change_what_training_draws(make_runner: MakeRunner) -> None:
     validating, silent = make_runner(), make_runner(val_dataloader=None)
     validating.train()
