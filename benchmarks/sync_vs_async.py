@@ -93,8 +93,10 @@ def run_round(training: Training, case: Case, number: int) -> Round:
                 options=store.options,
                 steps=case.steps,
                 interval=case.interval,
-            ).arm
-    return Round(results["pure"], results["sync"], results["async"])
+            )
+    pure: Block = results["pure"]
+    sync, async_ = (results[mode].measure(pure.validation_s) for mode in ("sync", "async"))
+    return Round(pure, sync, async_)
 
 
 def summarize(rounds: Sequence[Round]) -> dict[str, Any]:

@@ -13,12 +13,14 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asynchooks._cli.demo._clock import VALIDATION
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asynchooks.instrument import Span
 
-__all__ = ["Arm", "Baseline", "Block", "measure_arm", "measure_baseline"]
+__all__ = ["Arm", "Baseline", "Block", "measure_arm", "measure_baseline", "measure_block"]
 
 _SAVING_HOOK = "CheckpointHook"
 _STANDSTILL = frozenset({"capture", "barrier", "backpressure"})
@@ -32,11 +34,13 @@ class Block:
         steps: steps that were timed: all but the first, which allocates.
         loop_s: seconds of the loop for them, validation included.
         step_s: the shortest step: what the machine can do when it is left alone.
+        validation_s: mean validation.
     """
 
     steps: int
     loop_s: float
     step_s: float
+    validation_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,12 @@ class Baseline:
 
     Attributes:
         steps_per_s: speed of all blocks together, validation included.
+        validation_s: mean validation of all blocks.
         block_steps_per_s: the speed of each block, in the order in which they ran; their spread is the noise.
     """
 
     steps_per_s: float
+    validation_s: float
     block_steps_per_s: tuple[float, ...]
 
     @property
@@ -99,18 +105,31 @@ class Arm:
 def measure_baseline(blocks: Sequence[Block]) -> Baseline:
     """Return the baseline from its blocks."""
     speed = sum(block.steps for block in blocks) / sum(block.loop_s for block in blocks)
-    return Baseline(speed, tuple(block.steps / block.loop_s for block in blocks))
+    validation_s = statistics.mean(block.validation_s for block in blocks)
+    return Baseline(speed, validation_s, tuple(block.steps / block.loop_s for block in blocks))
 
 
-def measure_arm(mode: str, spans: Sequence[Span], *, end_ns: int) -> Arm:
+def measure_block(spans: Sequence[Span], *, loop_ns: tuple[int, int]) -> Block:
+    """Return the numbers of a stretch of pure compute, from its spans and the loop's start and end."""
+    steps, validations = _split(spans)
+    return Block(
+        steps=len(steps),
+        loop_s=(loop_ns[1] - loop_ns[0]) / 1e9,
+        step_s=min(step.duration_s for step in steps),
+        validation_s=statistics.mean(each.duration_s for each in validations),
+    )
+
+
+def measure_arm(mode: str, spans: Sequence[Span], *, end_ns: int, validation_s: float) -> Arm:
     """Return the numbers of one run.
 
     Args:
         mode: "sync" or "async".
         spans: all spans of the run, its steps included; the last step is saved.
         end_ns: when everything was committed and the run returned.
+        validation_s: a validation in pure compute; in a run there may be none without a save in flight.
     """
-    steps = sorted((span for span in spans if span.kind == "step"), key=lambda span: span.start_ns)
+    steps, validations = _split(spans)
     flights = [span for span in spans if span.kind == "background" and span.hook == _SAVING_HOOK]
     saves = [span.start_ns for span in spans if span.kind == "capture" and span.hook == _SAVING_HOOK]
     loop_start_ns = max(step.end_ns for step in steps if step.end_ns <= min(saves))
@@ -123,20 +142,38 @@ def measure_arm(mode: str, spans: Sequence[Span], *, end_ns: int) -> Arm:
         saves=sum(start_ns < loop_end_ns for start_ns in saves),
         loop_s=(loop_end_ns - loop_start_ns) / 1e9,
         exposed_s=_exposed_s(spans, loop_start_ns, loop_end_ns),
-        inflation_s=_inflation_s(steps, flights),
+        inflation_s=_inflation_s(
+            steps, flights, _within(validations, loop_start_ns, loop_end_ns), validation_s
+        ),
         lag_steps=statistics.median([int(str(flight.detail["lag_steps"])) for flight in in_loop] or [0]),
         end_s=(end_ns - loop_end_ns) / 1e9,
         wall_s=(end_ns - steps[0].start_ns) / 1e9,
     )
 
 
-def _inflation_s(steps: Sequence[Span], flights: Sequence[Span]) -> float | None:
-    busy: list[float] = []
-    quiet: list[float] = []
-    for step in steps:
-        is_busy = any(step.start_ns < flight.end_ns and flight.start_ns < step.end_ns for flight in flights)
-        (busy if is_busy else quiet).append(step.duration_s)
-    return sum(busy) - statistics.mean(quiet) * len(busy) if quiet else None
+def _split(spans: Sequence[Span]) -> tuple[list[Span], list[Span]]:
+    """Return the training steps and the validations, in order of time."""
+    timed = sorted((span for span in spans if span.kind == "step"), key=lambda span: span.start_ns)
+    return [s for s in timed if s.hook != VALIDATION], [s for s in timed if s.hook == VALIDATION]
+
+
+def _within(spans: Sequence[Span], start_ns: int, end_ns: int) -> list[Span]:
+    return [span for span in spans if start_ns <= span.start_ns and span.end_ns <= end_ns]
+
+
+def _inflation_s(
+    steps: Sequence[Span], flights: Sequence[Span], validations: Sequence[Span], validation_s: float
+) -> float | None:
+    busy = [step.duration_s for step in steps if _overlaps(step, flights)]
+    quiet = [step.duration_s for step in steps if not _overlaps(step, flights)]
+    if not quiet:
+        return None
+    lost_s = sum(busy) - statistics.mean(quiet) * len(busy)
+    return lost_s + sum(each.duration_s - validation_s for each in validations if _overlaps(each, flights))
+
+
+def _overlaps(span: Span, flights: Sequence[Span]) -> bool:
+    return any(span.start_ns < flight.end_ns and flight.start_ns < span.end_ns for flight in flights)
 
 
 def _exposed_s(spans: Sequence[Span], start_ns: int, end_ns: int) -> float:

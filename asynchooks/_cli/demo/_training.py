@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Subset
 
 from asynchooks._cli.demo._clock import StepClock
 from asynchooks._cli.demo._gpt import GPT, GPTSize
-from asynchooks._cli.demo._measure import Arm, Block, measure_arm
+from asynchooks._cli.demo._measure import Arm, Block, measure_arm, measure_block
 from asynchooks._cli.demo._text import Windows, read_corpus, split_corpus
 from asynchooks.runner import Runner
 from asynchooks.trace import Recorder
@@ -57,10 +57,9 @@ class Run:
     end_ns: int
     url: str
 
-    @property
-    def arm(self) -> Arm:
-        """The run's numbers."""
-        return measure_arm(self.mode, self.spans, end_ns=self.end_ns)
+    def measure(self, validation_s: float) -> Arm:
+        """Return the run's numbers, given the seconds of a validation in pure compute."""
+        return measure_arm(self.mode, self.spans, end_ns=self.end_ns, validation_s=validation_s)
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,7 @@ class Training:
         with tempfile.TemporaryDirectory(prefix="asynchooks-") as work_dir:
             quiet = {"checkpoint": None, "logger": None}
             self._runner(Path(work_dir), steps, interval, default_hooks=quiet, custom_hooks=[clock]).train()
-        timed = [span.duration_s for span in recorder.spans]
-        return Block(len(timed), (clock.loop_end_ns - clock.loop_start_ns) / 1e9, min(timed))
+        return measure_block(recorder.spans, loop_ns=(clock.loop_start_ns, clock.loop_end_ns))
 
     def run(
         self,
