@@ -48,6 +48,10 @@ class Parts:
         """Return the part of a key, or None."""
         return self.by_key.get(key)
 
+    def names(self) -> tuple[str, ...]:
+        """Return ``Hook.point`` of the parts, in program order."""
+        return tuple(part.step.name for part in self.in_order())
+
     def in_order(self) -> list[Part]:
         """Return the parts in program order. Safe without the lock: a copy is atomic."""
         return [part for _, part in sorted(self.by_key.copy().items(), key=lambda item: item[0])]
@@ -66,13 +70,18 @@ class Parts:
         self.staged_bytes -= part.reserved
         part.reserved = 0
 
-    def pop_deferred(self, *, captures_may_run: bool) -> Part | None:
+    def has_deferred(self, before: Key) -> bool:
+        """Whether a foreground part that comes before a place in program order is still to run."""
+        return bool(self.deferred) and self.deferred[0] < before
+
+    def pop_deferred(self, before: Key, *, captures_may_run: bool) -> Part | None:
         """Take the first deferred foreground part if it may run now.
 
         Args:
+            before: the place in program order that it must precede.
             captures_may_run: captures wait for nothing; False where an inline run is kept to.
         """
-        if not self.deferred:
+        if not self.has_deferred(before):
             return None
         part = self.by_key[self.deferred[0]]
         if not part.may_start and not (captures_may_run and part.step.shape == "capture"):
@@ -85,22 +94,22 @@ class Parts:
         return [
             part
             for part in self.in_order()
-            if part.step.registration is registration
-            and part.step.point == point
-            and part.function is not None
+            if part.step.registration is registration and part.step.point == point and part.is_background
         ]
 
-    def touching(self, names: frozenset[str] | None) -> list[Part]:
-        """Return the parts that touch one of the resources, or may do so; None means all resources."""
-        return [
-            part
-            for part in self.by_key.values()
-            if names is None or part.step.effects is None or part.step.effects.covers(names)
-        ]
+    def any_touching(self, names: frozenset[str] | None, before: Key) -> bool:
+        """Whether a part before a place in program order touches one of the resources, or may do so.
+
+        None means all resources.
+        """
+        return any(
+            key < before and (names is None or part.step.may_touch(names))
+            for key, part in self.by_key.items()
+        )
 
     def room(self, registration: Registration, limits: Limits, held_bytes: int) -> Room:
         """Return how full it is for one more part of a hook that holds some bytes already."""
-        flying = [part for part in self.by_key.values() if part.function is not None]
+        flying = [part for part in self.by_key.values() if part.is_background]
         return Room(
             in_flight=len(flying),
             max_in_flight=limits.max_in_flight,

@@ -57,7 +57,7 @@ class Unrelated(Hook):
 def until_failed(executor: Any) -> None:
     """Let the failure arrive without raising it: a drain of nothing that raises would consume it."""
     while not executor._flight.attention:
-        executor._flight.wait_idle(None, None)
+        executor._flight.waits.idle(None, None)
 
 
 def test_a_failure_is_raised_at_the_next_firing_before_any_hook_runs() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from asynchooks import Effects, Hook, HookExecutor, current_executor
 from asynchooks.errors import ExecutorClosedError, WrongThreadError
+from asynchooks.testing import Gate
 
 
 class Note(Hook):
@@ -111,6 +112,36 @@ def test_a_forked_child_gets_a_closed_executor() -> None:
 
         assert os.waitstatus_to_exitcode(status) == 0
         executor.fire("before_train", None)
+
+
+def test_a_forked_child_leaves_the_parents_parts_and_makes_its_own_executor() -> None:
+    gate = Gate()
+
+    class Holds(Hook):
+        async def before_train(self, runner: Any) -> None:
+            await gate.wait()
+
+    before = sys.getswitchinterval()
+    with HookExecutor([Holds()]) as executor:
+        executor.fire("before_train", None)
+        gate.wait_reached()
+        child = os.fork()
+        if child == 0:  # pragma: no cover - the child process
+            code = 2
+            try:
+                executor.__enter__()
+            except ExecutorClosedError as error:
+                note = Note()
+                with HookExecutor([note]) as own:
+                    own.fire("before_train", None)
+                is_right = "make a new one here" in str(error) and len(note.notes) == 1
+                code = 0 if is_right and sys.getswitchinterval() == pytest.approx(before) else 3
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        gate.open()
+
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def run_script(script: Any, *, interrupt_after: Any = None, interrupts: Any = 0) -> Any:
@@ -255,6 +286,28 @@ def test_ctrl_c_at_any_moment_ends_with_everything_settled() -> None:
     )
 
     assert (code, out) == (0, "threads 1\n"), err
+
+
+def test_a_signal_handler_that_exits_while_the_training_thread_waits_lets_work_finish() -> None:
+    code, out, err = run_script(
+        HEADER
+        + """
+    import os, signal
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+
+    class Upload(Hook):
+        async def before_train(self, runner):
+            os.kill(os.getpid(), signal.SIGTERM)  # as a cluster's scheduler does
+            await anyio.sleep(0.2)
+            say("uploaded")
+
+    with HookExecutor([Upload()]) as executor:
+        executor.fire("before_train", None)
+        executor.drain()
+    """
+    )
+
+    assert (code, out) == (7, "uploaded\n"), err
 
 
 def test_importing_the_package_loads_no_torch() -> None:

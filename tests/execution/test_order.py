@@ -362,5 +362,5 @@ def test_fire_belongs_onto_the_training_thread() -> None:
             executor.fire("before_val", None)
 
     executor = HookExecutor([Wrong()])
-    with pytest.raises(Exception, match="a background part uses fire_nowait"), executor:
+    with pytest.raises(Exception, match="a background part calls fire_nowait"), executor:
         executor.fire("before_train", None)

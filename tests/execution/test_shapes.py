@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
 
 from asynchooks import Effects, Hook, HookExecutor, RunnerView, background
@@ -105,6 +106,21 @@ def test_background_arguments_are_copies_and_live_ones_are_refused() -> None:
     assert seen["batch_idx"] == 7
     assert seen["outputs"] == {"loss": 1.5, "names": ("a",)}
     assert "data_batch (Batch) is live training state" in seen["error"]
+
+
+def test_numbers_of_numpy_are_plain_values() -> None:
+    seen: dict[str, object] = {}
+
+    class Reader(Hook):
+        async def after_train_iter(
+            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        ) -> None:
+            seen.update(outputs)
+
+    outputs = {"loss": np.float32(1.5), "count": np.int64(3)}
+    fire(Reader(), "after_train_iter", batch_idx=0, outputs=outputs)
+
+    assert seen == outputs
 
 
 def test_a_foreign_blocking_hook_can_run_in_a_worker_thread() -> None:
