@@ -104,10 +104,6 @@ class RunContext(ABC):
     def _load_position(self, checkpoint: Mapping[str, Any]) -> None:
         """Go where a checkpoint was taken."""
 
-    def _rng(self) -> dict[str, Any]:
-        """Return the generators' states with which a resumed run goes on."""
-        return rng_state()
-
     @property
     def log_dir(self) -> str | None:
         """Folder of this run's logs, inside the work folder; None where that is on a remote store."""

@@ -105,7 +105,7 @@ def failure_of(runner: Runner) -> BackgroundHookError:
     return error
 
 
-def loadable(url: str | Path, options: Mapping[str, str] = {}) -> list[int]:  # noqa: B006 - never changed
+def loadable(url: str | Path, options: Mapping[str, str] = {}) -> list[int]:
     """Restore every committed checkpoint, and what the pointer names; return their steps."""
     folder = f"{url}/run"
     steps = [
