@@ -93,7 +93,7 @@ def fire_lightning(overriding: int, _: contextlib.ExitStack) -> Firing:
     import lightning.pytorch as pl
     from lightning.pytorch.trainer import call
 
-    class Active(pl.Callback):
+    class Active(pl.Callback):  # type: ignore[misc]
         def on_train_batch_start(
             self, trainer: object, pl_module: object, batch: object, batch_idx: int
         ) -> None:
@@ -108,7 +108,7 @@ def fire_lightning(overriding: int, _: contextlib.ExitStack) -> Firing:
         enable_model_summary=False,
     )
     trainer.strategy.connect(pl.LightningModule())
-    trainer.callbacks = make_hooks(Active, pl.Callback, overriding)  # type: ignore[attr-defined]
+    trainer.callbacks = make_hooks(Active, pl.Callback, overriding)
     statement = "call(trainer, 'on_train_batch_start', None, 0)"
     return statement, {"call": call._call_callback_hooks, "trainer": trainer}  # noqa: SLF001 - what its loop calls
 
@@ -117,14 +117,14 @@ def fire_transformers(overriding: int, _: contextlib.ExitStack) -> Firing:
     from transformers import TrainerCallback, TrainerControl, TrainerState
     from transformers.trainer_callback import CallbackHandler
 
-    class Active(TrainerCallback):
+    class Active(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, args: object, state: object, control: object, **kwargs: object) -> None:
             pass
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        handler: Any = CallbackHandler(  # type: ignore[no-untyped-call]
+        handler: Any = CallbackHandler(
             make_hooks(Active, TrainerCallback, overriding), None, None, None, None
         )
     names = {"handler": handler, "state": TrainerState(), "control": TrainerControl()}

@@ -2,9 +2,10 @@
 
 Trains what `asynchooks demo` trains, for every combination of the given state sizes, store speeds and cadences.
 Each round runs pure compute, mode="sync" and mode="async" once, in an order that rotates; ratios are taken inside
-each round, so that a machine that drifts disturbs them least. The loop is timed from the end of the first step
-(which allocates) to the end of the last; the wait for the last save comes once per run and is given apart.
-Asserts nothing.
+each round, so that a machine that drifts disturbs them least. The loop is timed from the first save to the last
+step: whole cycles of a save, a validation and the steps to the next save. What comes after the last step, the last
+save above all, comes once per run and is given apart. "Of own quiet steps" is the loop without exposed time and
+inflation: pure compute by steps of the same run, seconds apart, with nothing in flight. Asserts nothing.
 
     python benchmarks/sync_vs_async.py --bandwidth 25 50 200 --json out.json --plot out.png
 
@@ -92,8 +93,10 @@ def run_round(training: Training, case: Case, number: int) -> Round:
                 options=store.options,
                 steps=case.steps,
                 interval=case.interval,
-            ).arm
-    return Round(results["pure"], results["sync"], results["async"])
+            )
+    pure: Block = results["pure"]
+    sync, async_ = (results[mode].measure(pure.validation_s) for mode in ("sync", "async"))
+    return Round(pure, sync, async_)
 
 
 def summarize(rounds: Sequence[Round]) -> dict[str, Any]:
@@ -101,17 +104,23 @@ def summarize(rounds: Sequence[Round]) -> dict[str, Any]:
     for mode in ("sync", "async"):
         arms = [r.arm(mode) for r in rounds]
         shares = [r.share(mode) for r in rounds]
-        inflations = [a.inflation_s / a.saves for a in arms if a.inflation_s is not None]
+        inflations = [None if a.inflation_s is None else a.inflation_s / a.saves for a in arms]
         summary[mode] = {
             "steps_per_s": statistics.median(a.steps_per_s for a in arms),
             "of_pure_compute": statistics.median(shares),
             "of_pure_compute_range": [min(shares), max(shares)],
             "exposed_s_per_save": statistics.median(a.exposed_s / a.saves for a in arms),
-            "inflation_s_per_save": statistics.median(inflations) if inflations else None,
+            "inflation_s_per_save": _median_or_none(inflations),
             "lag_steps": statistics.median(a.lag_steps for a in arms),
-            "final_wait_s": statistics.median(a.final_wait_s for a in arms),
+            "of_own_quiet_steps": _median_or_none([a.own_share for a in arms]),
+            "after_last_step_s": statistics.median(a.end_s for a in arms),
         }
     return summary
+
+
+def _median_or_none(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def table_row(case: Case, summary: dict[str, Any]) -> str:
@@ -122,6 +131,7 @@ def table_row(case: Case, summary: dict[str, Any]) -> str:
         inflation = row["inflation_s_per_save"]
         cells += [
             f"{row['of_pure_compute']:.1%} ({low:.1%} - {high:.1%})",
+            "-" if row["of_own_quiet_steps"] is None else f"{row['of_own_quiet_steps']:.1%}",
             f"{row['exposed_s_per_save']:.3f}",
             "-" if inflation is None else f"{inflation:.3f}",
         ]
@@ -129,8 +139,10 @@ def table_row(case: Case, summary: dict[str, Any]) -> str:
 
 
 HEADER = (
-    "| state per save, link, cadence | pure steps/s | sync of pure | exposed s/save | inflation s/save "
-    "| async of pure | exposed s/save | inflation s/save |\n|---|---:|---:|---:|---:|---:|---:|---:|"
+    "| state per save, link, cadence | pure steps/s "
+    "| sync of pure | of own quiet steps | exposed s/save | inflation s/save "
+    "| async of pure | of own quiet steps | exposed s/save | inflation s/save |\n"
+    "|---" + "|---:" * 9 + "|"
 )
 
 
@@ -157,7 +169,7 @@ def plot(results: Sequence[dict[str, Any]], caption: str, file: Path) -> None:
     axes.set_xticks(range(len(results)), [result["label"].replace(", ", "\n") for result in results])
     axes.set_ylabel("training speed, % of pure compute")
     axes.set_title("Training with checkpoints on S3", loc="left")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper right", ncols=2)
     figure.supxlabel(caption, fontsize=7)
     figure.savefig(file, dpi=150)
 
@@ -173,7 +185,7 @@ def main() -> None:
     parser.add_argument(
         "--cadence", nargs="+", type=float, default=[1.7], help="compute per save over save time"
     )
-    parser.add_argument("--saves", type=int, default=3, help="intervals per run")
+    parser.add_argument("--saves", type=int, default=5, help="saves per run; all but the last are timed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument(

@@ -3,6 +3,7 @@
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,36 +11,43 @@ from asynchooks.checkpoint import list_checkpoints
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
-    path for path in [ROOT / "README.md", *ROOT.glob("asynchooks/**/README.md"), *ROOT.glob("benchmarks/README.md")]
+    path
+    for path in [
+        ROOT / "README.md",
+        *ROOT.glob("asynchooks/**/README.md"),
+        *ROOT.glob("benchmarks/README.md"),
+    ]
 )
 
 
-def blocks(path):
+def blocks(path: Any) -> Any:
     return re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_code_blocks_run(path, tmp_path, monkeypatch):
+def test_the_code_blocks_run(path: Any, tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)  # the blocks use relative paths, as a reader would
     namespace = {"STORE": str(tmp_path / "store"), "__name__": "readme"}
     for number, block in enumerate(blocks(path)):
-        exec(compile(block, f"{path.name}, block {number + 1}", "exec"), namespace)  # noqa: S102 - our own
+        exec(compile(block, f"{path.name}, block {number + 1}", "exec"), namespace)
     logging.getLogger("asynchooks").handlers.clear()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_links_lead_somewhere(path):
+def test_the_links_lead_somewhere(path: Any) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text()):
         assert (path.parent / target).exists(), target
 
 
-def test_the_readme_leaves_what_it_says(tmp_path, monkeypatch):
+def test_the_readme_leaves_what_it_says(tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     namespace = {"STORE": str(tmp_path / "store"), "__name__": "readme"}
     first, hook, loop = blocks(ROOT / "README.md")[:3]
     for block in (first, hook, loop):
-        exec(block, namespace)  # noqa: S102 - our own
+        exec(block, namespace)
 
     left = [checkpoint.name for checkpoint in list_checkpoints(str(tmp_path / "store" / "work_dir"))]
-    assert left == ["epoch_2.pth", "epoch_3.pth", "iter_20.pth", "iter_40.pth"], "each run keeps two of its own"
+    assert left == ["epoch_2.pth", "epoch_3.pth", "iter_20.pth", "iter_40.pth"], (
+        "each run keeps two of its own"
+    )
     assert len((tmp_path / "norms.txt").read_text().splitlines()) == 4

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 __all__ = ["Critical", "interrupts"]
@@ -42,6 +43,15 @@ class _Interrupts:
         if self._users == 0 and signal.getsignal(signal.SIGINT) == self._on_signal:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold interrupts back for the length of a block, which must be short."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.let_go()
+
     def hold(self) -> None:
         """Hold interrupts back from now on."""
         if _on_main_thread():
@@ -61,12 +71,18 @@ class _Interrupts:
             raise KeyboardInterrupt
 
     def wait(self, wake: threading.Lock, timeout: float | None) -> None:
-        """Block until ``wake`` can be taken, the time is up, or a signal comes; never raises KeyboardInterrupt."""
-        if _on_main_thread():
-            self._waiting_on = wake
-        if not self._pending:
+        """Block until ``wake`` can be taken, the time is up, or a signal comes; never raises KeyboardInterrupt.
+
+        What the program's own signal handlers raise (``sys.exit`` at SIGTERM, say) comes through.
+        """
+        if not _on_main_thread():
             wake.acquire(timeout=-1 if timeout is None else timeout)
-        if _on_main_thread():
+            return
+        self._waiting_on = wake
+        try:
+            if not self._pending:
+                wake.acquire(timeout=-1 if timeout is None else timeout)
+        finally:
             self._waiting_on = None
 
     def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
@@ -105,10 +121,12 @@ class Critical:
         interrupts.let_go()
 
     def wait(self, timeout: float | None) -> None:
-        """Wait for a notification; may return early. Raises a KeyboardInterrupt with the lock held."""
+        """Wait for a notification; may return early. What a signal raises is raised with the lock held."""
         self._lock.release()
-        interrupts.wait(self._wake, timeout)
-        self._lock.acquire()
+        try:
+            interrupts.wait(self._wake, timeout)
+        finally:
+            self._lock.acquire()
         interrupts.raise_pending()
 
     def notify(self) -> None:

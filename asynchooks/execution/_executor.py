@@ -6,10 +6,10 @@ threads the portal's. Never touches a tensor or a file: it serves any loop and a
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 import warnings
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 from asynchooks.errors import (
@@ -18,27 +18,27 @@ from asynchooks.errors import (
     HookDefinitionError,
     WrongThreadError,
 )
-from asynchooks.execution._closing import report_orphan, settle
+from asynchooks.execution._closing import give_up, raise_all, report_orphan, settle
 from asynchooks.execution._critical import interrupts
+from asynchooks.execution._firing import Firings
 from asynchooks.execution._flight import Flight
 from asynchooks.execution._foreground import add_origin, check_blocking_result
 from asynchooks.execution._open import OpenExecutors
 from asynchooks.execution._part import Deferred, current_part, whole_body
 from asynchooks.execution._parts import Limits
-from asynchooks.execution._plan import Plan, Step
+from asynchooks.execution._plan import Plan
 from asynchooks.execution._plans import Plans
 from asynchooks.execution._points import check_point_name
 from asynchooks.execution._portal import Portal
 from asynchooks.execution._registration import HookMode, Registration, check_choice, check_positive
 from asynchooks.execution._scoreboard import Ordering
 from asynchooks.execution._statistics import Statistics
-from asynchooks.execution._view import RunnerView, freeze_arguments, view_of
+from asynchooks.execution._view import freeze_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from asynchooks.execution._hook import BackgroundPart
     from asynchooks.execution._priority import PriorityLike
     from asynchooks.instrument import Instrument
 
@@ -48,6 +48,7 @@ ExecutionMode: TypeAlias = Literal["async", "sync"]
 
 _NOT_OPEN = -1
 _WORKER_THREADS = 16
+_ABSENT: Any = object()
 
 
 class HookExecutor:
@@ -102,9 +103,11 @@ class HookExecutor:
             instrument,
         )
         self._plans = Plans(tuple(map(check_point_name, points)), self.ordering, self._flight.ledger)
-        self._firings = itertools.count()
+        self._compiled = self._plans.compiled
+        self._firings = Firings(self._flight, inline=mode == "sync")
         self._owner = _NOT_OPEN
         self._why_closed = "was not entered; use it as `with executor:`"
+        self._is_forked = False
         self._portal: Portal | None = None
         for hook in hooks:
             self.register(hook)
@@ -136,7 +139,7 @@ class HookExecutor:
     @property
     def registered(self) -> tuple[Registration, ...]:
         """What the executor knows of each hook, in order of execution."""
-        return tuple(self._plans.registrations)
+        return self._plans.registrations
 
     def plan(self, point: str) -> Plan:
         """Return the compiled plan of a point.
@@ -148,10 +151,20 @@ class HookExecutor:
 
     # ---- firing ----
 
-    def fire(self, point: str, context: object, **arguments: Any) -> None:
+    def fire(  # noqa: C901, PLR0912 - the hot path: a call to a part of itself would cost a third of it
+        self,
+        point: str,
+        context: object,
+        batch_idx: Any = _ABSENT,
+        data_batch: Any = _ABSENT,
+        outputs: Any = _ABSENT,
+        **others: Any,
+    ) -> None:
         """Run a hook point: blocking methods and captures now, background parts when their turn comes.
 
-        Called on the training thread. Waits only where the order demands it, or where there is no room.
+        Called on the training thread. Waits only where the order demands it, or where there is no room. The
+        arguments are the hooks'. Those of the iteration points have names of their own here, because packing
+        them into a dict costs more than all the rest of a firing.
 
         Raises:
             BackgroundHookError: a background part has failed since the last firing (several: an
@@ -159,27 +172,44 @@ class HookExecutor:
             UnknownPointError: no such hook point.
             Exception: whatever a blocking method or a capture raises, with a note that names the hook.
         """
-        if self._owner != threading.get_ident():
-            self._refuse(f"fire({point!r})")
-        plan = self._plans.compiled.get(point) or self._plans.compile(point)
-        if self._flight.attention:
-            self._attend()
+        try:
+            plan = self._compiled[point]
+        except KeyError:
+            plan = self._plans.compile(point)
+        flight = self._flight
+        # Nothing happens here: the checks below would cost as much as all this. A call from a background part,
+        # the wrong thread that happens in practice, is still seen, since such a part is in flight.
+        if plan.idle and not flight.in_flight and not flight.attention and self._owner != _NOT_OPEN:
+            return
+        if self._owner != get_ident():
+            self._refuse(f"fire({point!r})", "a background part calls fire_nowait()")
+        if open_executors.are_several and open_executors.innermost() is not self:
+            with open_executors.foremost(self):
+                self.fire(point, context, batch_idx, data_batch, outputs, **others)
+            return
+        if flight.attention:
+            self._firings.attend()
         methods = plan.inline
-        if methods is None:
-            self._run_steps(plan, context, arguments)
+        if methods is None or others or batch_idx is _ABSENT or data_batch is _ABSENT:
+            self._firings.run(
+                plan, context, _packed(others, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
+            )
         elif methods:
             plan.firings += 1
             method = methods[0]
             try:
                 for method in methods:
-                    result = method(context, **arguments)
+                    if outputs is _ABSENT:
+                        result = method(context, batch_idx=batch_idx, data_batch=data_batch)
+                    else:
+                        result = method(context, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
                     if result is not None:
                         check_blocking_result(plan.step_of(method), result)
             except BaseException as error:
                 add_origin(error, plan.step_of(method))
                 raise
         if plan.counted:
-            self._count_step(point, context)
+            self._firings.count_step(point, context)
 
     def fire_nowait(self, point: str, context: object, **arguments: Any) -> None:
         """Fire a hook point from inside a background part. Does not block.
@@ -205,8 +235,9 @@ class HookExecutor:
         frozen = freeze_arguments(arguments)
         self._flight.fire_children(
             part,
+            point,
             plan.steps,
-            next(self._firings),
+            self._firings.next_number(),
             Deferred(context, arguments),
             lambda step, view: whole_body(step, view, frozen),
         )
@@ -221,7 +252,15 @@ class HookExecutor:
 
         Called in a capture, before it copies. Waits for room, or ends the invocation, as the hook's
         ``when_busy`` says. Released when the background part has ended, or the capture returns None.
+
+        Raises:
+            ExecutorError: no capture runs.
+            ValueError: ``nbytes`` is negative.
         """
+        if self._owner != get_ident():
+            self._refuse("reserve()", "a background part has what its capture reserved")
+        if nbytes < 0:
+            raise ValueError(f"reserve({nbytes}): give the number of bytes that the capture will copy.")
         capturing = self._flight.foreground.capturing
         self._flight.make_room(capturing.step, nbytes, held=capturing.reserved)
         capturing.reserved += nbytes
@@ -241,10 +280,12 @@ class HookExecutor:
         """
         if isinstance(resources, str):
             raise TypeError(f"drain(resources={resources!r}): give a set of names: {{{resources!r}}}.")
-        if self._owner != threading.get_ident():
-            self._refuse("drain()")
+        if self._owner != get_ident():
+            self._refuse("drain()", "a background part must not wait for others")
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._flight.wait_idle(resources, deadline):
+        with open_executors.foremost(self):  # deferred hooks may run
+            is_idle = self._flight.waits.idle(resources, deadline)
+        if not is_idle:
             names = ", ".join(self._flight.in_flight_names())
             raise DrainTimeoutError(f"after {timeout} s still in flight: {names}. Nothing was cancelled.")
         self._flight.raise_failures()
@@ -265,11 +306,13 @@ class HookExecutor:
     def __enter__(self) -> Self:
         if self._owner != _NOT_OPEN:
             raise ExecutorClosedError("this HookExecutor is entered already; it is not re-entrant.")
+        if self._is_forked:
+            raise ExecutorClosedError(f"this HookExecutor {self._why_closed}; make a new one here.")
         flight = self._flight
         self._portal = Portal(workers=_WORKER_THREADS, on_orphaned=lambda: report_orphan(flight))
         self._portal.start()
         self._flight.open(self._portal)
-        self._owner = threading.get_ident()
+        self._owner = get_ident()
         open_executors.add(self)
         interrupts.install()
         return self
@@ -283,123 +326,69 @@ class HookExecutor:
         portal = self._portal
         if self._owner == _NOT_OPEN or portal is None:
             return
-        if self._owner != threading.get_ident():
-            self._refuse("close()")
+        if self._owner != get_ident():
+            self._refuse("close()", "a background part cannot wait for itself")
+        raised: list[BaseException] = []
         try:
-            error = settle(self._flight, portal, error, self.grace_period)
+            with open_executors.foremost(self):
+                settle(self._flight, portal, error, self.grace_period, raised)
         finally:
-            self._shut()
-        failure = self._flight.take_failures()
-        if failure is None:
-            if error is not None and exc_type is None:
-                raise error
-            return
-        if error is None:
-            raise failure
-        failures = failure.exceptions if isinstance(failure, ExceptionGroup) else (failure,)
-        raise BaseExceptionGroup("training stopped, and background parts failed", [error, *failures])
+            with interrupts.held():  # Ctrl-C must not lose a failure that is about to be told
+                self._shut(portal)
+                raise_all(error, raised, self._flight.take_failures())
 
     def __del__(self) -> None:
         portal: Portal | None = getattr(self, "_portal", None)
         if portal is not None and portal.is_alive:
-            warnings.warn(
-                "a HookExecutor was never closed; use it as a context manager, or call close().",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
-            portal.stop()
+            try:
+                warnings.warn(
+                    "a HookExecutor was never closed; use it as a context manager, or call close().",
+                    ResourceWarning,
+                    stacklevel=2,
+                    source=self,
+                )
+            finally:
+                portal.orphan()
 
     # ---- private ----
 
-    def _run_steps(self, plan: Plan, context: object, arguments: dict[str, Any]) -> None:
-        firing = next(self._firings)
-        for step in plan.steps:
-            if step.shape == "blocking":
-                if step.may_wait and self._flight.busy and not self._flight.wait_turn(step, firing):
-                    continue
-                self._flight.ledger.tally(step).invocations += 1
-                self._flight.foreground.call(step, context, arguments)
-            elif step.shape == "capture":
-                self._capture(step, firing, context, arguments)
-            else:
-                self._startwhole_body(step, firing, context, arguments)
-
-    def _capture(self, step: Step, firing: int, context: object, arguments: dict[str, Any]) -> None:
-        flight = self._flight
-        if flight.is_abandoned(step, firing):
-            return
-        tally = flight.ledger.tally(step)
-        waited = tally.backpressure_ns
-        started = time.perf_counter_ns()
-        part, reserved = self._flight.foreground.capture(step, context, arguments)
-        tally.invocations += 1
-        tally.capture_ns += time.perf_counter_ns() - started - (tally.backpressure_ns - waited)
-        if part is None:
-            return
-        flight.ledger.record("capture", step, started, {"bytes": reserved})
-        self._launch(step, firing, part, view_of(context), reserved)
-
-    def _startwhole_body(self, step: Step, firing: int, context: object, arguments: dict[str, Any]) -> None:
-        if self._flight.is_abandoned(step, firing):
-            return
-        view = view_of(context)
-        self._flight.ledger.tally(step).invocations += 1
-        self._launch(step, firing, whole_body(step, view, freeze_arguments(arguments)), view, 0)
-
-    def _launch(self, step: Step, firing: int, part: BackgroundPart, view: RunnerView, reserved: int) -> None:
-        if not self._flight.find_room(step, held=reserved):
-            self._flight.release(reserved)
-            return
-        self._flight.launch(step, firing, part, view, reserved)
-        if self.mode == "sync":
-            self._flight.wait_inline(step)
-            self._flight.raise_failures()
-
-    def _attend(self) -> None:
-        self._flight.wait_deferred()
-        self._flight.raise_failures()
-
-    def _count_step(self, point: str, context: object) -> None:
-        if point == "after_train_iter":
-            self._flight.ledger.steps += 1
-        fired = getattr(context, "hook_point_fired", None)
-        if fired is not None:
-            fired(point)
-
-    def _shut(self) -> None:
+    def _shut(self, portal: Portal) -> None:
+        if self._flight.in_flight:  # settling was cut short
+            give_up(self._flight, portal)
+        portal.stop()
+        self._portal = None
         self._owner = _NOT_OPEN
         self._why_closed = "is closed"
         open_executors.discard(self)
         interrupts.remove()
-        if self._portal is not None:
-            self._portal.stop()
-            self._portal = None
         self._flight.land()
 
     def close_in_forked_child(self) -> None:
         """Become a closed executor. Called in a child process right after a fork."""
         self._owner = _NOT_OPEN
+        self._is_forked = True
         self._why_closed = "belongs to the parent of this forked process"
         if self._portal is not None:
             self._portal.forget()
             self._portal = None
 
-    def _refuse(self, what: str) -> None:
+    def _refuse(self, what: str, in_background: str) -> None:
         if self._owner == _NOT_OPEN:
             raise ExecutorClosedError(f"{what}: this HookExecutor {self._why_closed}.")
-        where = (
-            "a background part uses fire_nowait()" if current_part.get() else "use the thread that entered it"
-        )
+        where = in_background if current_part.get() else "use the thread that entered it"
         raise WrongThreadError(
             f"{what} was called on thread {threading.current_thread().name!r}, but the executor belongs to the "
             f"thread that trains; {where}."
         )
 
 
+def _packed(others: dict[str, Any], **named: Any) -> dict[str, Any]:
+    return {name: value for name, value in named.items() if value is not _ABSENT} | others
+
+
 open_executors: OpenExecutors[HookExecutor] = OpenExecutors()
 
 
 def current_executor() -> HookExecutor | None:
-    """Return the executor entered last on this thread, or None. Hooks and contexts use it inside a firing."""
+    """Return the executor that calls a hook on this thread now, or else the one entered last here, or None."""
     return open_executors.innermost()

@@ -1,7 +1,7 @@
 """Everything in flight: the scoreboard's decisions carried out between two threads, under one lock.
 
-The training thread launches parts, waits for its turn, for room, or for the end; the portal's thread runs
-parts and reports their end. Decides nothing about order (scoreboard) or room (backpressure); knows no hook's shape.
+The training thread launches parts and asks for its turn and for room; the portal's thread runs parts and reports
+their end. Decides nothing about order (scoreboard) or room (backpressure); knows no hook's shape.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from asynchooks.errors import ExecutorClosedError, WrongThreadError
 from asynchooks.execution._backpressure import Admission, InvocationSkipped, admit
 from asynchooks.execution._critical import Critical
 from asynchooks.execution._failures import Failure, Warnings, as_exception
@@ -17,43 +18,55 @@ from asynchooks.execution._ledger import Ledger
 from asynchooks.execution._part import Deferred, Job, Part, Turn
 from asynchooks.execution._parts import Limits, Parts
 from asynchooks.execution._program_order import ProgramOrder
-from asynchooks.execution._scoreboard import Abandon, Decision, Invocation, Key, Order, Scoreboard, Start
-from asynchooks.execution._view import view_of
+from asynchooks.execution._scoreboard import Abandon, Decision, Key, Order, Scoreboard, Start
+from asynchooks.execution._waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from asynchooks.execution._foreground import Captured
     from asynchooks.execution._hook import BackgroundPart
+    from asynchooks.execution._ledger import Mark
     from asynchooks.execution._plan import Step
     from asynchooks.execution._portal import Portal
     from asynchooks.execution._view import RunnerView
-    from asynchooks.instrument import Instrument, SpanKind
+    from asynchooks.instrument import Instrument
 
 __all__ = ["Flight"]
 
 
 class Flight:
-    """The parts in flight, and the waits of the training thread for them.
+    """The parts in flight.
 
     Attributes:
+        in_flight: the parts in flight by their keys; whether it is empty may be read without the lock.
         attention: there are failures to raise or deferred foreground parts to run; read without the lock.
         ledger: what happened so far.
         foreground: calls methods on the training thread.
+        waits: what the training thread waits for.
     """
 
     def __init__(self, order: Order, limits: Limits, instrument: Instrument | None) -> None:
         self.attention = False
         self.ledger = Ledger(instrument, inline=order == "inline")
-        self._order = order
         self._limits = limits
-        self.foreground = Foreground(self.release)
+        self.foreground = Foreground(self.release, self.ledger)
         self._board = Scoreboard(order)
         self._changed = Critical()
         self._parts = Parts()
+        self.in_flight: Mapping[Key, Part] = self._parts.by_key
         self._turns: dict[Key, Turn] = {}
         self._failures: dict[Key, Failure] = {}
         self._warnings = Warnings()
         self._program_order = ProgramOrder()
+        self.waits = Waits(
+            self._changed,
+            self._parts,
+            self._program_order,
+            self.ledger,
+            self._run_foreground,
+            captures_may_run=order != "inline",
+        )
         self._portal: Portal | None = None
 
     # ---- opening and closing ----
@@ -74,18 +87,23 @@ class Flight:
         """Whether anything is in flight or has failed unraised. Cheap; no lock."""
         return len(self._board) > 0 or self._board.poisoned
 
-    def launch(
-        self,
-        step: Step,
-        firing: int,
-        function: BackgroundPart,
-        view: RunnerView,
-        reserved: int,
-    ) -> None:
+    def launch(self, step: Step, firing: int, captured: Captured, *, known_hooks: int) -> None:
         """Start a background part when its turn comes. Called on the training thread; does not wait."""
         with self._changed:
-            invocation = self._invocation(self._program_order.next(), step, firing)
-            part = Part(step, invocation, view, function, None, self.ledger.steps, reserved)
+            if self._portal is None:
+                self._parts.staged_bytes -= captured.reserved
+                raise ExecutorClosedError(f"{step.name}: a hook of this firing has closed the executor.")
+            part = Part(
+                step,
+                step.invocation(self._program_order.next(), firing),
+                captured.view,
+                captured.function,
+                deferred=None,
+                steps=self.ledger.steps,
+                known_hooks=known_hooks,
+                is_background=True,
+                reserved=captured.reserved,
+            )
             self._add(part)
 
     def is_abandoned(self, step: Step, firing: int) -> bool:
@@ -93,7 +111,7 @@ class Flight:
         if not self._board.poisoned:
             return False
         with self._changed:
-            invocation = self._invocation(self._program_order.next(), step, firing)
+            invocation = step.invocation(self._program_order.next(), firing)
             root = self._board.root_failure(invocation)
             if root is None:
                 return False
@@ -104,12 +122,14 @@ class Flight:
         """Wait until a blocking step may run; False when it is abandoned. A barrier, on the training thread."""
         turn = Turn(step)
         with self._changed:
-            invocation = self._invocation(self._program_order.next(), step, firing, immediate=True)
+            invocation = step.invocation(self._program_order.next(), firing, immediate=True)
             self._turns[invocation.key] = turn
             self._apply(self._board.invoked(invocation))
+            if turn.granted is not None:
+                del self._turns[invocation.key]
+                return turn.granted
         try:
-            if turn.granted is None:
-                self.wait(lambda: turn.granted is not None, "barrier", step)
+            self.waits.until(lambda: turn.granted is not None, "barrier", step)
         finally:
             with self._changed:
                 self._turns.pop(invocation.key, None)
@@ -120,12 +140,13 @@ class Flight:
     def make_room(self, step: Step, nbytes: int, *, held: int = 0) -> None:
         """Wait for room, drop an older part, or raise `InvocationSkipped`, as the hook's ``when_busy`` says.
 
-        On return ``nbytes`` are reserved. Called on the training thread.
+        On return ``nbytes`` are reserved. What could only wait for itself is let through: for the capture around
+        it, or, inside a deferred method, for what has to follow that. Called on the training thread.
         """
         while True:
             with self._changed:
                 decision = self._admission(step, nbytes, held)
-                if decision == "admit":
+                if decision == "admit" or not self._parts.any_touching(None, self._program_order.here):
                     self._parts.staged_bytes += nbytes
                     return
                 if decision == "skip":
@@ -134,7 +155,7 @@ class Flight:
                 if decision == "replace":
                     self._replace(step)
                     continue
-            self.wait(lambda: self._admission(step, nbytes, held) != "wait", "backpressure", step)
+            self.waits.until(lambda: self._may_proceed(step, nbytes, held), "backpressure", step)
 
     def find_room(self, step: Step, *, held: int) -> bool:
         """Find room for a part that has captured already; False when it is skipped."""
@@ -155,6 +176,7 @@ class Flight:
     def fire_children(
         self,
         parent: Part,
+        point: str,
         steps: Iterable[Step],
         firing: int,
         foreground: Deferred,
@@ -162,10 +184,17 @@ class Flight:
     ) -> None:
         """Place the listeners of a point that a background part fires, as its children in program order."""
         with self._changed:
+            if self._parts.get(parent.key) is not parent:
+                raise WrongThreadError(
+                    f"{parent.step.name} fires {point!r} after it has ended, or on an executor that does not run "
+                    f"it; a background part fires, before it returns, on the executor that runs it."
+                )
             for step in steps:
+                if step.registration.number >= parent.known_hooks:  # registered after the part was placed
+                    continue
                 key = ProgramOrder.child(parent.key, parent.children)
                 parent.children += 1
-                invocation = self._invocation(key, step, firing)
+                invocation = step.invocation(key, firing)
                 deferred = foreground if step.shape in ("blocking", "capture") else None
                 function = None if deferred else part_of(step, parent.view)
                 if function is not None:
@@ -175,60 +204,21 @@ class Flight:
                         continue
                     if decision == "replace":
                         self._replace(step)
-                part = Part(step, invocation, parent.view, function, deferred, self.ledger.steps)
+                part = Part(
+                    step,
+                    invocation,
+                    parent.view,
+                    function,
+                    deferred,
+                    self.ledger.steps,
+                    parent.known_hooks,
+                    is_background=function is not None,
+                )
                 if deferred is not None:
                     self.attention = True
                 self._add(part)
 
-    # ---- waiting ----
-
-    def wait(
-        self,
-        done: Callable[[], bool],
-        kind: SpanKind,
-        step: Step | None,
-        deadline: float | None = None,
-    ) -> bool:
-        """Wait on the training thread until ``done``, running deferred foreground parts meanwhile.
-
-        Returns False when ``deadline`` (`time.monotonic`) passed first. Every wait is a span.
-        """
-        started = time.perf_counter_ns()
-        waited_for = self.in_flight_names()
-        try:
-            while True:
-                with self._changed:
-                    if done():
-                        return True
-                    part = self._parts.pop_deferred(captures_may_run=self._order != "inline")
-                    if part is None:
-                        remaining = None if deadline is None else deadline - time.monotonic()
-                        if remaining is not None and remaining <= 0:
-                            return False
-                        self._changed.wait(remaining)
-                        continue
-                self._run_foreground(part)
-        finally:
-            with self._changed:
-                self.ledger.waited(kind, step, time.perf_counter_ns() - started)
-            if waited_for:
-                self.ledger.record(kind, step, started, {"waited_for": list(waited_for)})
-
-    def wait_deferred(self) -> None:
-        """Run the deferred foreground parts that are due, in program order."""
-        if self._parts.deferred:
-            self.wait(lambda: not self._parts.deferred, "barrier", None)
-
-    def wait_inline(self, step: Step) -> None:
-        """Wait for everything, as an inline run of the step's part would take: sync mode."""
-        self.wait(lambda: not self._board, "barrier", step)
-
-    def wait_idle(self, resources: Iterable[str] | None, deadline: float | None) -> bool:
-        """Wait until nothing that touches ``resources`` is in flight; False if the deadline passed first."""
-        names = None if resources is None else frozenset(resources)
-        return self.wait(
-            lambda: not self._parts.deferred and not self._parts.touching(names), "drain", None, deadline
-        )
+    # ---- failures ----
 
     def raise_failures(self) -> None:
         """Raise what has failed and was not raised yet."""
@@ -249,8 +239,9 @@ class Flight:
         """Give up every part that has not started; called before the portal cancels the others."""
         with self._changed:
             for part in self._parts.in_order():
-                if part.key in self._parts and not (part.may_start and part.function):
+                if part.key in self._parts and not (part.may_start and part.is_background):
                     self._fail(part, None)
+        self._warnings.log()
 
     # ---- observation ----
 
@@ -261,27 +252,15 @@ class Flight:
 
     def in_flight_names(self) -> tuple[str, ...]:
         """Return ``Hook.point`` of what is in flight, in program order."""
-        return tuple(part.step.name for part in self._parts.in_order())
+        return self._parts.names()
 
     # ---- under the lock ----
 
-    @staticmethod
-    def _invocation(key: Key, step: Step, firing: int, *, immediate: bool = False) -> Invocation:
-        registration = step.registration
-        return Invocation(
-            key, registration.number, firing, registration.priority, step.effects, immediate=immediate
-        )
-
     def _add(self, part: Part) -> None:
         self._parts.add(part)
-        if part.function is not None:
-            self._count_in(part)
+        if part.is_background:
+            self.ledger.tally(part.step).launched()
         self._apply(self._board.invoked(part.invocation))
-
-    def _count_in(self, part: Part) -> None:
-        tally = self.ledger.tally(part.step)
-        tally.parts += 1
-        tally.in_flight += 1
 
     def _apply(self, decisions: Iterable[Decision], step: Step | None = None) -> None:
         for decision in decisions:
@@ -301,7 +280,7 @@ class Flight:
         self._changed.notify()
 
     def _take_off(self, part: Part) -> None:
-        if part.function is not None:
+        if part.is_background:
             assert self._portal is not None  # noqa: S101 - parts are launched between open and land
             self._portal.submit(Job(self, part))
 
@@ -318,16 +297,16 @@ class Flight:
 
     def _forget(self, part: Part) -> None:
         self._parts.discard(part)
-        if part.function is not None:
+        part.function = None
+        if part.is_background:
             self.ledger.tally(part.step).in_flight -= 1
-            part.function = None
 
     def _fail(self, part: Part, cause: BaseException | None) -> None:
         self._forget(part)
         self.ledger.tally(part.step).failed += 1
-        failure = Failure(part.step, part.view, cause)
+        failure = Failure(part.step, part.view, part.steps, cause)
         if part.step.registration.on_error == "warn":
-            self._warnings.report(failure)
+            self._warnings.note(failure)
             self._apply(self._board.finished(part.key))
             return
         self._failures[part.key] = failure
@@ -342,6 +321,10 @@ class Flight:
         room = self._parts.room(step.registration, self._limits, held)
         replaceable = self._replaceable(step) is not None
         return admit(room, nbytes, step.registration.when_busy, replaceable=replaceable)
+
+    def _may_proceed(self, step: Step, nbytes: int, held: int) -> bool:
+        is_first = not self._parts.any_touching(None, self._program_order.here)
+        return is_first or self._admission(step, nbytes, held) != "wait"
 
     def _replaceable(self, step: Step) -> Part | None:
         waiting = self._parts.of(step.registration, step.point)
@@ -360,45 +343,53 @@ class Flight:
         deferred = part.deferred
         assert deferred is not None  # noqa: S101 - popped from the deferred ones
         part.deferred = None
-        function: BackgroundPart | None = None
-        reserved = 0
+        captured: Captured | None = None
         try:
             with self._program_order.before(part.key):
                 if part.step.shape == "blocking":
                     self.foreground.call(part.step, deferred.context, deferred.arguments)
                 else:
-                    function, reserved = self.foreground.capture(
-                        part.step, deferred.context, deferred.arguments
-                    )
-        except BaseException:
-            with self._changed:
-                self.ledger.tally(part.step).failed += 1
-                if part.key in self._parts:
-                    self._forget(part)
-                    self._apply(self._board.failed(part.key))
-                    self._board.acknowledged(part.key)  # raised right here
+                    captured = self.foreground.capture(part.step, deferred.context, deferred.arguments)
+        except BaseException as error:
+            self._fail_foreground(part, error)
             raise
         with self._changed:
-            self.ledger.tally(part.step).invocations += 1
             if part.key not in self._parts:  # abandoned meanwhile
-                self._parts.staged_bytes -= reserved
-            elif function is None:
+                self._parts.staged_bytes -= captured.reserved if captured is not None else 0
+            elif captured is None:
                 self._finish(part)
             else:
-                part.function, part.reserved, part.view = function, reserved, view_of(deferred.context)
-                self._count_in(part)
+                part.function, part.view, part.reserved = captured.function, captured.view, captured.reserved
+                part.is_background = True
+                self.ledger.tally(part.step).launched()
                 if part.may_start:
                     self._take_off(part)
 
+    def _fail_foreground(self, part: Part, error: BaseException) -> None:
+        """Abandon what had to follow a deferred method that raises; the error itself is raised right here."""
+        failure = Failure(part.step, part.view, part.steps, error)
+        with self._changed:
+            self.ledger.tally(part.step).failed += 1
+            if part.key in self._parts:
+                self._forget(part)
+                self._failures[part.key] = failure
+                self._apply(self._board.failed(part.key))
+                del self._failures[part.key]
+                self._board.acknowledged(part.key)
+        if failure.abandoned:
+            error.add_note(failure.abandoned_note)
+
     # ---- on the portal's thread ----
 
-    def ended(self, part: Part, started: int, cause: BaseException | None, *, completed: bool) -> None:
+    def ended(self, part: Part, mark: Mark, cause: BaseException | None, *, completed: bool) -> None:
         """Report the end of a part. Called on the portal's thread."""
         lag = self.ledger.steps - part.steps
-        self.ledger.record("background", part.step, started, {"lag_steps": lag, "ok": completed})
+        self.ledger.record("background", part.step, mark, {"lag_steps": lag, "ok": completed})
         with self._changed:
-            self.ledger.tally(part.step).ended(time.perf_counter_ns() - started, lag, completed=completed)
+            elapsed_ns = time.perf_counter_ns() - mark.start_ns
+            self.ledger.tally(part.step).ended(elapsed_ns, lag, completed=completed)
             if completed:
                 self._finish(part)
             else:
                 self._fail(part, cause)
+        self._warnings.log()

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from asynchooks.errors import ExecutorError, HookDefinitionError
+from asynchooks.errors import BackgroundHookError, ExecutorError, HookDefinitionError
 from asynchooks.execution._backpressure import InvocationSkipped
+from asynchooks.execution._view import view_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from asynchooks.execution._hook import BackgroundPart
+    from asynchooks.execution._ledger import Ledger
     from asynchooks.execution._plan import Step
+    from asynchooks.execution._view import RunnerView
 
-__all__ = ["Capturing", "Foreground", "add_origin", "check_blocking_result"]
+__all__ = ["Captured", "Capturing", "Foreground", "add_origin", "check_blocking_result"]
 
 
 @dataclass(slots=True)
@@ -27,11 +30,21 @@ class Capturing:
     reserved: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What a capture has left: the background part, the run as it was, and the bytes reserved for it."""
+
+    function: BackgroundPart
+    view: RunnerView
+    reserved: int
+
+
 class Foreground:
     """Calls blocking methods and captures; knows which capture runs now. Training thread only."""
 
-    def __init__(self, release: Callable[[int], None]) -> None:
+    def __init__(self, release: Callable[[int], None], ledger: Ledger) -> None:
         self._release = release
+        self._ledger = ledger
         self._captures: list[Capturing] = []
 
     @property
@@ -50,6 +63,7 @@ class Foreground:
 
     def call(self, step: Step, context: object, arguments: Mapping[str, Any]) -> None:
         """Call a blocking method."""
+        self._ledger.tally(step).invocations += 1
         try:
             result = step.method(context, **arguments)
             if result is not None:
@@ -58,18 +72,20 @@ class Foreground:
             add_origin(error, step)
             raise
 
-    def capture(
-        self, step: Step, context: object, arguments: Mapping[str, Any]
-    ) -> tuple[BackgroundPart | None, int]:
-        """Call a capture; return its background part, or None, and the bytes that it has reserved.
+    def capture(self, step: Step, context: object, arguments: Mapping[str, Any]) -> Captured | None:
+        """Call a capture; return its background part, or None.
 
         Bytes reserved by a capture that returns no part, or raises, are released.
         """
+        self._ledger.tally(step).invocations += 1
+        mark = self._ledger.mark()
         capturing = Capturing(step)
         self._captures.append(capturing)
-        part: BackgroundPart | None = None
+        captured: Captured | None = None
         try:
             part = _checked_part(step, step.method(context, **arguments))
+            if part is not None:
+                captured = Captured(part, view_of(context), capturing.reserved)
         except InvocationSkipped:
             pass
         except BaseException as error:
@@ -77,15 +93,17 @@ class Foreground:
             raise
         finally:
             self._captures.pop()
-            if part is None and capturing.reserved:
+            if captured is None and capturing.reserved:
                 self._release(capturing.reserved)
-                capturing.reserved = 0
-        return part, capturing.reserved
+            self._ledger.captured(step, mark, None if captured is None else capturing.reserved)
+        return captured
 
 
 def add_origin(error: BaseException, step: Step) -> None:
     """Note on an error of the training thread which hook it came from."""
-    error.add_note(f"Raised by {step.name}, {step.registration}.")
+    first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+    told = isinstance(first, BackgroundHookError)  # it names the hooks that failed
+    error.add_note(f"{'Told at a firing inside' if told else 'Raised by'} {step.name}, {step.registration}.")
 
 
 def check_blocking_result(step: Step, result: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asynchooks.execution._hook import BackgroundPart
+    from asynchooks.execution._ledger import Ledger, Mark
     from asynchooks.execution._plan import Step
     from asynchooks.execution._scoreboard import Invocation, Key
     from asynchooks.execution._view import RunnerView
@@ -28,7 +28,10 @@ current_part: ContextVar[Part | None] = ContextVar("asynchooks_current_part", de
 class _Ends(Protocol):
     """Where a job reports its end."""
 
-    def ended(self, part: Part, started: int, cause: BaseException | None, *, completed: bool) -> None: ...
+    @property
+    def ledger(self) -> Ledger: ...
+
+    def ended(self, part: Part, mark: Mark, cause: BaseException | None, *, completed: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,11 @@ class Part:
         step: the hook's step.
         invocation: its place in program order.
         view: the run as it was at the capture.
-        function: the background part; None while its foreground is deferred, and for deferred blocking methods.
+        function: the background part until it starts; None while its foreground is deferred.
         deferred: the foreground still to run on the training thread, or None.
         steps: training steps fired at the capture.
+        known_hooks: hooks registered at its place in program order; later ones do not listen to it.
+        is_background: it has, or had, a background part; False for deferred blocking methods.
         reserved: staged bytes released at its end.
         children: invocations that it has fired.
         may_start: the scoreboard's decision has come.
@@ -61,6 +66,8 @@ class Part:
     function: BackgroundPart | None
     deferred: Deferred | None
     steps: int
+    known_hooks: int
+    is_background: bool = False
     reserved: int = 0
     children: int = 0
     may_start: bool = False
@@ -92,23 +99,25 @@ class Job:
 
     async def __call__(self, scope: anyio.CancelScope) -> None:
         part, function = self._part, self._part.function
-        if function is None:  # abandoned between the decision and its start
-            return
+        assert function is not None  # noqa: S101 - what has started is never abandoned
+        part.function = None  # what it captured goes when it ends, outside of the lock
         current_part.set(part)
-        started = time.perf_counter_ns()
+        mark = self._flight.ledger.mark()
         completed = False
         cause: BaseException | None = None
         try:
             await function()
             completed = True
         except anyio.get_cancelled_exc_class() as error:
-            cause = None if scope.cancel_called else error
-            raise
+            if scope.cancel_called:
+                raise
+            cause = error  # by other code than the portal: it must not reach the portal's task group
         except BaseException as error:  # noqa: BLE001 - told to the training thread, at its next firing
             cause = error
         finally:
             del function
-            self._flight.ended(part, started, cause, completed=completed)
+            self._flight.ended(part, mark, cause, completed=completed)
+            del cause  # its traceback holds this frame: the cycle would keep what was captured
 
 
 def whole_body(step: Step, view: RunnerView, arguments: Mapping[str, object]) -> BackgroundPart:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from asynchooks.execution._effects import Effects, conflict, union
 from asynchooks.execution._hook import Shape, overridden_method, shape_of
+from asynchooks.execution._scoreboard import Invocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from asynchooks.execution._registration import Registration
-    from asynchooks.execution._scoreboard import Ordering
+    from asynchooks.execution._scoreboard import Key, Ordering
 
-__all__ = ["Plan", "Step", "compile_plan", "effective_effects"]
+__all__ = ["Plan", "Step", "compile_plan"]
 
 _COUNTED = ("after_train_iter", "after_train_epoch")
 
@@ -35,6 +36,8 @@ class Step:
         shape: how it runs; a blocking method of a hook in background mode has the shape "worker".
         effects: the hook's effects and those of the listeners of the points that it fires.
         may_wait: whether an in-flight background part could ever have to finish before it (blocking only).
+        heard_by: the hooks, by their numbers, that listen to the points that it may fire.
+        is_unknown: whether it, or one of these, declares no effects.
     """
 
     registration: Registration
@@ -43,6 +46,25 @@ class Step:
     shape: Shape
     effects: Effects | None
     may_wait: bool
+    heard_by: frozenset[int]
+    is_unknown: bool
+
+    def invocation(self, key: Key, firing: int, *, immediate: bool = False) -> Invocation:
+        """Return an invocation of the step, as far as order is concerned."""
+        hook = self.registration
+        return Invocation(
+            key,
+            hook.number,
+            firing,
+            hook.priority,
+            self.effects,
+            immediate=immediate,
+            heard_by=self.heard_by,
+        )
+
+    def may_touch(self, names: frozenset[str]) -> bool:
+        """Whether the step, or a listener of what it fires, touches one of the resources, or may do so."""
+        return self.is_unknown or self.effects is None or self.effects.covers(names)
 
     @property
     def name(self) -> str:
@@ -59,6 +81,8 @@ class Plan:
         steps: all steps.
         inline: the methods alone, where every step blocks and none may wait: called without further ado.
         counted: the executor counts this point's firings as progress of the run.
+        idle: nothing happens at this point.
+        known_hooks: hooks registered when the plan was compiled.
         firings: how often the point was fired with this plan, where it runs inline.
     """
 
@@ -66,6 +90,8 @@ class Plan:
     steps: tuple[Step, ...]
     inline: tuple[Callable[..., Any], ...] | None
     counted: bool
+    idle: bool
+    known_hooks: int
     firings: int = field(default=0)
 
     def step_of(self, method: Callable[..., Any]) -> Step:
@@ -82,27 +108,9 @@ def compile_plan(
     inline = None
     if all(step.shape == "blocking" and not step.may_wait for step in steps):
         inline = tuple(step.method for step in steps)
-    return Plan(point, steps, inline, point in _COUNTED)
-
-
-def effective_effects(
-    registration: Registration, listeners: Mapping[str, Sequence[Registration]], ordering: Ordering
-) -> Effects | None:
-    """What a hook touches together with the listeners of the points that its background parts fire.
-
-    Listeners that declare nothing are unknown by themselves; only under strict ordering do they make the hook
-    that fires them unknown too.
-    """
-    reached: list[Registration] = []
-    todo = [registration]
-    while todo:
-        current = todo.pop()
-        reached.append(current)
-        todo += [r for point in current.fires for r in listeners.get(point, ()) if r not in reached + todo]
-    if registration.effects is None:
-        return None
-    known = [r.effects for r in reached if ordering == "strict" or r.effects is not None]
-    return union(known)
+    counted = point in _COUNTED
+    idle = not steps and not counted
+    return Plan(point, steps, inline, counted, idle, known_hooks=len(registrations))
 
 
 class _Listeners:
@@ -122,7 +130,8 @@ class _Listeners:
 
     def step(self, registration: Registration, point: str) -> Step:
         method, shape = _bind(registration, point)
-        effects = effective_effects(registration, self._listeners, self._ordering)
+        effects = self._effects(registration)
+        reached = self._reached(registration)
         return Step(
             registration=registration,
             point=point,
@@ -130,13 +139,39 @@ class _Listeners:
             shape=shape,
             effects=effects,
             may_wait=shape == "blocking" and self._may_wait(registration, point, effects),
+            heard_by=frozenset(r.number for r in reached),
+            is_unknown=registration.effects is None or any(r.effects is None for r in reached),
+        )
+
+    def _reached(self, registration: Registration) -> list[Registration]:
+        """Return the listeners of what a hook fires, of what these fire, and so on; perhaps the hook itself."""
+        reached: list[Registration] = []
+        points = list(registration.fires)
+        for point in points:  # grows while it is walked
+            for listener in self._listeners[point]:
+                if listener not in reached:
+                    reached.append(listener)
+                    points += listener.fires
+        return reached
+
+    def _effects(self, registration: Registration) -> Effects | None:
+        """What a hook touches together with the listeners of the points that its background parts fire.
+
+        Listeners that declare nothing are unknown by themselves; only under strict ordering do they make the
+        hook that fires them unknown too.
+        """
+        if registration.effects is None:
+            return None
+        heard = [r.effects for r in self._reached(registration)]
+        return union(
+            [registration.effects, *(e for e in heard if self._ordering == "strict" or e is not None)]
         )
 
     def _may_wait(self, waiting: Registration, point: str, effects: Effects | None) -> bool:
         return any(
             self._may_be_followed(other, waiting, point, effects)
             for other in self._registrations
-            if self._has_background(other, *self._points, point)
+            if other.has_background or self._has_background(other, *self._points, point)
         )
 
     def _may_be_followed(
@@ -144,7 +179,7 @@ class _Listeners:
     ) -> bool:
         if other is waiting:
             return True
-        theirs = effective_effects(other, self._listeners, self._ordering)
+        theirs = self._effects(other)
         if effects is not None and theirs is not None:
             return conflict(theirs, effects)
         return self._ordering == "strict" or (

@@ -28,7 +28,7 @@ class Plans:
     """
 
     def __init__(self, custom_points: tuple[str, ...], ordering: Ordering, ledger: Ledger) -> None:
-        self.registrations: list[Registration] = []
+        self.registrations: tuple[Registration, ...] = ()
         self.compiled: dict[str, Plan] = {}
         self._custom_points = custom_points
         self._ordering = ordering
@@ -37,20 +37,20 @@ class Plans:
 
     def register(self, hook: object, *, priority: PriorityLike | None, mode: HookMode | None) -> None:
         """Register a hook; see `HookExecutor.register`."""
-        if any(registration.hook is hook for registration in self.registrations):
-            raise HookDefinitionError(
-                f"this {type(hook).__name__} is registered already; register a second instance to run twice."
-            )
-        registration = registration_of(
-            hook,
-            number=len(self.registrations),
-            priority=priority,
-            mode=mode,
-            custom_points=self._custom_points,
-        )
         with self._lock:
-            self.registrations.append(registration)
-            self.registrations.sort(key=lambda r: (r.priority, r.number))
+            if any(registration.hook is hook for registration in self.registrations):
+                raise HookDefinitionError(
+                    f"this {type(hook).__name__} is registered already; register a second instance to run twice."
+                )
+            registration = registration_of(
+                hook,
+                number=len(self.registrations),
+                priority=priority,
+                mode=mode,
+                custom_points=self._custom_points,
+            )
+            registrations = (*self.registrations, registration)
+            self.registrations = tuple(sorted(registrations, key=lambda r: (r.priority, r.number)))
             for plan in self.compiled.values():
                 for step in plan.steps:
                     self._ledger.tally(step).invocations += plan.firings
@@ -61,10 +61,11 @@ class Plans:
         with self._lock:
             check_point_name(point)
             plan = compile_plan(point, self.registrations, self._custom_points, self._ordering)
-            if not plan.steps and point not in POINTS and point not in self._custom_points:
+            known = (*POINTS, *self._custom_points)
+            if not plan.steps and point not in known:
                 raise UnknownPointError(
                     f"no hook point is called {point!r}: it is none of the standard ones, no registered hook "
-                    f"defines it, and it is not among HookExecutor(points=...).{did_you_mean(point, POINTS)}"
+                    f"defines it, and it is not among HookExecutor(points=...).{did_you_mean(point, known)}"
                 )
             for step in plan.steps:
                 self._ledger.tally(step)

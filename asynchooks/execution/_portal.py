@@ -11,6 +11,7 @@ import logging
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ Job: TypeAlias = Callable[[anyio.CancelScope], Awaitable[None]]
 
 # How often a sleeping loop looks whether the main thread has ended without closing the executor.
 _ORPHAN_CHECK_S = 1.0
+_RESTART_S = 0.05
 # Python code in the background takes the GIL from a training thread that launches small ops, for one switch
 # interval at each op. A short interval bounds that loss; well-behaved background work does not notice.
 _SWITCH_INTERVAL_S = 50e-6
@@ -36,16 +38,19 @@ class Portal:
 
     Jobs must not raise; each gets its own cancel scope. Worker threads of the loop's default limiter serve
     blocking I/O. When the main thread ends while the portal is open, the portal finishes what is in flight,
-    says so with a `ResourceWarning`, and ends.
+    says so with a `ResourceWarning`, and ends. When a job tears the loop down all the same (a ``SystemExit`` in
+    a task of its own), the others in it are cancelled, and a new loop goes on with what has not begun.
     """
 
     def __init__(self, *, workers: int, on_orphaned: Callable[[], None]) -> None:
         self._workers = workers
         self._on_orphaned = on_orphaned
         self._queue: deque[Job] = deque()
+        self._not_begun: dict[int, Job] = {}
         self._sleeping = False
         self._cancelling = False
         self._stopping = False
+        self._orphaned = False
         self._running = 0
         self._scopes: set[anyio.CancelScope] = set()
         self._receiver, self._sender = socket.socketpair()
@@ -77,11 +82,18 @@ class Portal:
         self._stopping = True
         self._wake(always=True)
         self._thread.join()
-        self._close_sockets()
+
+    def orphan(self) -> None:
+        """End the loop when its jobs have ended, since nobody will stop it. Called on any thread, its own too."""
+        self._orphaned = True
+        self._wake(always=True)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def forget(self) -> None:
         """Let go of a portal whose thread stayed behind in the parent of this forked process."""
         self._close_sockets()
+        _short_switch_interval.reset()
 
     def _close_sockets(self) -> None:
         self._sender.close()
@@ -94,37 +106,50 @@ class Portal:
                 self._sender.send(b"\0")
 
     def _run(self) -> None:
-        anyio.run(self._main)
-        if not self._stopping:
+        try:
+            while not self._has_ended:
+                try:
+                    anyio.run(self._main)
+                except BaseException:
+                    logger.exception(
+                        "a background part tore the event loop down; a new one takes over what has not begun"
+                    )
+                    self._running = 0
+                    self._scopes.clear()
+                    self._queue.extendleft(reversed(self._not_begun.values()))
+                    self._not_begun.clear()
+                    time.sleep(_RESTART_S)  # a loop that cannot even start must not spin
+        finally:
             self._close_sockets()
-
-    async def _main(self) -> None:
-        anyio.to_thread.current_default_thread_limiter().total_tokens = self._workers
-        async with anyio.create_task_group() as tasks:
-            while not (self._is_idle and (self._stopping or self._is_orphaned)):
-                while self._queue:
-                    self._running += 1
-                    tasks.start_soon(self._guard, self._queue.popleft())
-                if self._cancelling:
-                    for scope in self._scopes:
-                        scope.cancel()
-                await self._wait_woken()
-        if not self._stopping:
+        if self._orphaned:
+            self._on_orphaned()
+        elif not self._stopping:
+            self._on_orphaned()
             warnings.warn(
                 "a HookExecutor was never closed; its background parts were finished at the end of the "
                 "program. Use it as a context manager, or call close().",
                 ResourceWarning,
                 stacklevel=1,
             )
-            self._on_orphaned()
+
+    async def _main(self) -> None:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = self._workers
+        async with anyio.create_task_group() as tasks:
+            while not self._has_ended:
+                while self._queue:
+                    job = self._queue.popleft()
+                    self._running += 1
+                    self._not_begun[id(job)] = job
+                    tasks.start_soon(self._guard, job)
+                if self._cancelling:
+                    for scope in self._scopes:
+                        scope.cancel()
+                await self._wait_woken()
 
     @property
-    def _is_idle(self) -> bool:
-        return not self._running and not self._queue
-
-    @property
-    def _is_orphaned(self) -> bool:
-        return not threading.main_thread().is_alive()
+    def _has_ended(self) -> bool:
+        nobody_comes = self._stopping or self._orphaned or not threading.main_thread().is_alive()
+        return nobody_comes and not self._running and not self._queue
 
     async def _wait_woken(self) -> None:
         self._sleeping = True
@@ -136,6 +161,7 @@ class Portal:
         self._sleeping = False
 
     async def _guard(self, job: Job) -> None:
+        del self._not_begun[id(job)]
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             if self._cancelling:
@@ -147,7 +173,7 @@ class Portal:
                 _short_switch_interval.leave()
                 self._scopes.discard(scope)
                 self._running -= 1
-                if self._stopping:
+                if self._stopping or self._orphaned:
                     self._wake(always=True)
 
 
@@ -171,6 +197,13 @@ class _ShortSwitchInterval:
             self._users -= 1
             if self._users == 0:
                 sys.setswitchinterval(self._before)
+
+    def reset(self) -> None:
+        """Restore the interval in a forked child: those who shortened it stayed behind."""
+        self._lock = threading.Lock()
+        if self._users:
+            self._users = 0
+            sys.setswitchinterval(self._before)
 
 
 _short_switch_interval = _ShortSwitchInterval()

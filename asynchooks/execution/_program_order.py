@@ -29,6 +29,12 @@ class ProgramOrder:
         self._places[-1] = (prefix, number + 1)
         return (*prefix, number)
 
+    @property
+    def here(self) -> Key:
+        """Where the training thread stands: what has a smaller key comes before whatever it does next."""
+        prefix, number = self._places[-1]
+        return (*prefix, number)
+
     @staticmethod
     def child(parent: Key, number: int) -> Key:
         """Return the key of what a background part fired: after it, before whatever follows it."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
+from functools import partial
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from asynchooks.errors import HookDefinitionError, UnknownOptionError, did_you_mean
 from asynchooks.execution._effects import Effects
-from asynchooks.execution._hook import Hook, OnError, WhenBusy, overridden_method
+from asynchooks.execution._hook import Hook, OnError, WhenBusy, overridden_method, shape_of
 from asynchooks.execution._points import ARGUMENTS, POINTS, check_point_name, nearest_point
 from asynchooks.execution._priority import PriorityLike, get_priority, priority_name
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["HookMode", "Registration", "check_choice", "check_positive", "registration_of"]
 
 HookMode: TypeAlias = Literal["background"]
+
+_FUNCTIONS = (FunctionType, MethodType, staticmethod, classmethod, partial)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +42,8 @@ class Registration:
         when_busy: what happens when there is no room.
         max_in_flight: the hook's own limit of background parts, or None.
         in_background: blocking methods run in a worker thread (``register(..., mode="background")``).
+        has_background: some method that could be fired as a point, custom ones included, has a background part.
+        methods: the points that it defines, as far as they were known.
     """
 
     hook: object
@@ -50,6 +56,7 @@ class Registration:
     when_busy: WhenBusy
     max_in_flight: int | None
     in_background: bool
+    has_background: bool = False
     methods: frozenset[str] = field(default_factory=frozenset)
 
     def __str__(self) -> str:
@@ -103,6 +110,7 @@ def registration_of(
         when_busy=check_choice(f"{name}.when_busy", getattr(hook, "when_busy", "wait"), get_args(WhenBusy)),
         max_in_flight=own_limit,
         in_background=mode == "background",
+        has_background=mode == "background" or _has_background(hook),
         methods=methods,
     )
 
@@ -124,6 +132,17 @@ def check_positive(name: str, value: Any, kind: type[int | float]) -> Any:
     ):
         raise ValueError(f"HookExecutor({name}={value!r}): give a positive {kind.__name__}.")
     return value
+
+
+def _has_background(hook: object) -> bool:
+    """Whether a public method is async or a capture: a custom point is known only when it is fired."""
+    for name in dir(hook):
+        attribute = inspect.getattr_static(hook, name, None)  # no property runs
+        if not name.startswith("_") and isinstance(attribute, _FUNCTIONS):
+            method: Any = attribute
+            if shape_of(method) != "blocking":
+                return True
+    return False
 
 
 def _check_methods(hook: object, name: str, custom_points: Collection[str]) -> frozenset[str]:

@@ -31,6 +31,7 @@ class Invocation:
         priority: 0 (first) to 100.
         effects: what it touches, or None for unknown.
         immediate: a blocking method on the training thread; it leaves the board the moment it may start.
+        heard_by: the hooks that listen to the points that it may fire while it runs.
     """
 
     key: Key
@@ -39,6 +40,7 @@ class Invocation:
     priority: int
     effects: Effects | None
     immediate: bool = False
+    heard_by: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Scoreboard:
 
     def must_precede(self, first: Invocation, second: Invocation) -> bool:
         """Whether ``first``, earlier in program order, must be finished before ``second`` starts."""
-        if self._order == "inline" or first.hook == second.hook:
+        if self._order == "inline" or first.hook == second.hook or second.hook in first.heard_by:
             return True
         if first.effects is not None and second.effects is not None:
             return conflict(first.effects, second.effects)

@@ -102,6 +102,11 @@ class Tally:
     skipped: int = 0
     coalesced: int = 0
 
+    def launched(self) -> None:
+        """Book a background part, started or waiting."""
+        self.parts += 1
+        self.in_flight += 1
+
     def ended(self, elapsed_ns: int, lag_steps: int, *, completed: bool) -> None:
         """Book the end of a background part."""
         self.hidden_ns += elapsed_ns

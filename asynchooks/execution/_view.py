@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from numbers import Number
 from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
@@ -18,7 +19,14 @@ from asynchooks.errors import LiveStateError
 
 __all__ = ["LiveValue", "RunnerView", "SupportsHookView", "freeze_arguments", "view_of"]
 
-_PLAIN = (int, float, complex, str, bytes, bool, type(None), os.PathLike, Enum)
+_PLAIN = (
+    Number,
+    str,
+    bytes,
+    type(None),
+    os.PathLike,
+    Enum,
+)  # numpy's scalars are numbers, 0-d tensors are not
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,6 @@ class OptimWrapper:
         clip_grad: arguments of `torch.nn.utils.clip_grad_norm_`, such as ``dict(max_norm=35)``; with
             ``type="value"``, of `clip_grad_value_`. None clips nothing.
 
-    Attributes:
-        grad_norm: the norm before clipping of the newest step, a 0-d tensor on the gradients' device; None
-            before the first step and where nothing is clipped by norm.
     """
 
     def __init__(
@@ -57,7 +54,7 @@ class OptimWrapper:
         self.optimizer = optimizer
         self.accumulative_counts = accumulative_counts
         self.clip_grad = _clip_options(clip_grad)
-        self.grad_norm: Tensor | None = None
+        self._grad_norm: Tensor | None = None
         self._counts = 0
         self._max_counts = -1
         self._remainder = 0
@@ -125,6 +122,14 @@ class OptimWrapper:
         """Return the context in which the forward pass runs; a subclass may cast in it."""
         return nullcontext()
 
+    def take_grad_norm(self) -> Tensor | None:
+        """Return the gradients' norm before clipping, once per step that clipped by norm; None otherwise.
+
+        A 0-d tensor on the gradients' device: reading it is left to whoever may wait for the device.
+        """
+        norm, self._grad_norm = self._grad_norm, None
+        return norm
+
     def get_lr(self) -> dict[str, list[float]]:
         """Return ``{"lr": [one per parameter group]}``."""
         return {"lr": [group["lr"] for group in self.param_groups]}
@@ -159,7 +164,7 @@ class OptimWrapper:
         if not parameters:
             return
         norm = _CLIPPERS[kind](parameters, **options)
-        self.grad_norm = norm.detach() if isinstance(norm, Tensor) else None
+        self._grad_norm = norm.detach() if isinstance(norm, Tensor) else None
 
 
 def _clip_options(clip_grad: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]] | None:

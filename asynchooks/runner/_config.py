@@ -5,6 +5,7 @@ Decides what is wrong with a configuration and says it at construction, with the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,10 @@ __all__ = [
     "reject_unknown",
     "resolve_eval_loop",
     "resolve_train_loop",
+    "warn_of_no_effect",
 ]
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_HOOKS: dict[str, dict[str, Any]] = {
     "runtime_info": {"type": "RuntimeInfoHook"},
@@ -41,6 +45,7 @@ _MOVED = {
     "resume_from": "Write resume=<url of the checkpoint>.",
     "evaluator": "Write val_evaluator=... or test_evaluator=...",
 }
+_NO_EFFECT = ("data_preprocessor", "env_cfg", "launcher", "visualizer", "auto_scale_lr")
 _LOOP_OPTIONS = ("by_epoch", "max_epochs", "max_iters", "val_begin", "val_interval", "dynamic_intervals")
 
 
@@ -49,6 +54,13 @@ def reject_unknown(what: str, unknown: Iterable[str], known: Iterable[str]) -> N
     for name in unknown:
         hint = f" {_MOVED[name]}" if name in _MOVED else did_you_mean(name, known)
         raise UnknownOptionError(f"{what} takes no argument {name!r}.{hint} It takes: {', '.join(known)}.")
+
+
+def warn_of_no_effect(cfg: Iterable[str]) -> None:
+    """Name the entries of an MMEngine configuration that its runner would use and this one does not."""
+    idle = [name for name in cfg if name in _NO_EFFECT]
+    if idle:
+        logger.warning("entries of the configuration that have no effect here: %s", ", ".join(idle))
 
 
 def check_complete(what: str, parts: Mapping[str, Any], optional: Iterable[str] = ()) -> None:

@@ -96,13 +96,13 @@ class RunContext(ABC):
     def _position(self) -> dict[str, Any] | None:
         """Return where a resumed run goes on: plain types and tensors."""
 
+    def _rng(self) -> Mapping[str, Any]:
+        """Return the generators' states with which a resumed run goes on."""
+        return rng_state()
+
     @abstractmethod
     def _load_position(self, checkpoint: Mapping[str, Any]) -> None:
         """Go where a checkpoint was taken."""
-
-    def _rng(self) -> dict[str, Any]:
-        """Return the generators' states with which a resumed run goes on."""
-        return rng_state()
 
     @property
     def log_dir(self) -> str | None:
@@ -138,7 +138,7 @@ class RunContext(ABC):
         """Take a consistent copy of the training state. Training thread; waits for room where there is none.
 
         Fires ``before_save_checkpoint`` with the content, so that hooks may change it, before anything is
-        copied.
+        copied; outside of an open executor there is nobody to fire it for.
 
         Args:
             save_optimizer: whether the optimizer's state is in it.

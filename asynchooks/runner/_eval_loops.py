@@ -30,7 +30,6 @@ class EvalLoop:
         self.dataloader = dataloader
         self.evaluators = evaluators
 
-    @torch.no_grad()
     def run(self) -> dict[str, Any]:
         """Evaluate the model and return its metrics. Waits for the device once, at the end."""
         runner, mode = self.runner, self.mode
@@ -46,8 +45,9 @@ class EvalLoop:
         for batch_idx, loaded in enumerate(self.dataloader):
             batch = to_device(loaded, device)
             runner.call_hook(f"before_{mode}_iter", batch_idx=batch_idx, data_batch=batch)
-            outputs = eval_step(model, batch, mode)
-            evaluation.add(batch, outputs)
+            with torch.no_grad():
+                outputs = eval_step(model, batch, mode)
+                evaluation.add(batch, outputs)
             runner.call_hook(f"after_{mode}_iter", batch_idx=batch_idx, data_batch=batch, outputs=outputs)
             batches += 1
         metrics = evaluation.finish(length_of(dataset) or batches)

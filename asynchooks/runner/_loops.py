@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asynchooks.errors import ConfigError
 from asynchooks.registry import LOOPS
 from asynchooks.runner._data import BatchFeed, length_of
-from asynchooks.runner._random import isolated_rng, restore_rng, rng_state
+from asynchooks.runner._random import restore_rng, rng_state
 from asynchooks.runner._steps import device_of, to_device, train_step
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class TrainLoop(ABC):
         self._done_in_pass = 0
         self._is_step_done = False  # while after_train_iter fires: done, and not counted yet
         self._is_epoch_done = False
-        self._rng: Mapping[str, Any] | None = None
-        self._rng_outside: dict[str, Any] | None = None  # while a validation runs
+        self._rng: Mapping[str, Any] | None = None  # where a resumed run's random numbers go on
+        self._rng_outside: Mapping[str, Any] | None = None  # the training's own, while it validates
 
     @property
     def epoch(self) -> int:
@@ -110,11 +110,8 @@ class TrainLoop(ABC):
             "feed": self._feed.state_dict(self._done_in_pass),
         }
 
-    def rng(self) -> dict[str, Any]:
-        """Return the states of the generators with which the training goes on.
-
-        During a validation they are those before it: a best checkpoint is taken while it runs.
-        """
+    def rng(self) -> Mapping[str, Any]:
+        """Return the generators' states with which the training goes on."""
         return rng_state() if self._rng_outside is None else self._rng_outside
 
     def load_position(self, position: Mapping[str, Any], rng: Mapping[str, Any]) -> None:
@@ -151,18 +148,24 @@ class TrainLoop(ABC):
         runner = self.runner
         self._done_in_pass = self._feed.drawn - 1
         batch = to_device(batch, self._device)
-        runner.call_hook("before_train_iter", batch_idx=batch_idx, data_batch=batch)
+        runner.executor.fire("before_train_iter", runner, batch_idx=batch_idx, data_batch=batch)
         outputs = train_step(runner.model, batch, runner.optim_wrapper)
-        norm = getattr(runner.optim_wrapper, "grad_norm", None)
-        if norm is not None:
-            runner.message_hub.update_scalar("train/grad_norm", norm)
+        self._note_grad_norm()
         self._done_in_pass = self._feed.drawn
         self._is_step_done = True
         if not self.by_epoch:
             self.validation_pending = self._is_validation_due(self._iter + 1)
-        runner.call_hook("after_train_iter", batch_idx=batch_idx, data_batch=batch, outputs=outputs)
+        runner.executor.fire(
+            "after_train_iter", runner, batch_idx=batch_idx, data_batch=batch, outputs=outputs
+        )
         self._is_step_done = False
         self._iter += 1
+
+    def _note_grad_norm(self) -> None:
+        take = getattr(self.runner.optim_wrapper, "take_grad_norm", None)
+        norm = None if take is None else take()
+        if norm is not None:
+            self.runner.message_hub.update_scalar("train/grad_norm", norm)
 
     def _is_validation_due(self, step: int) -> bool:
         """Whether a validation follows the epoch or iteration of this number, counted from 1."""
@@ -175,12 +178,12 @@ class TrainLoop(ABC):
 
     def _validate(self) -> None:
         """Validate; what it draws at random does not change the training."""
-        with isolated_rng() as outside:
-            self._rng_outside = outside
-            try:
-                self.runner.val_loop.run()
-            finally:
-                self._rng_outside = None
+        self._rng_outside = rng_state()
+        try:
+            self.runner.val_loop.run()
+        finally:
+            restore_rng(self._rng_outside)
+            self._rng_outside = None
         self.validation_pending = False
         self.runner.model.train()
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-__all__ = ["isolated_rng", "restore_rng", "rng_state", "seed_everything"]
+__all__ = ["restore_rng", "rng_state", "seed_everything"]
 
 
 def seed_everything(seed: int, *, deterministic: bool = False) -> None:
@@ -65,13 +64,3 @@ def restore_rng(state: Mapping[str, Any]) -> None:
         devices = min(len(state["cuda"]), torch.cuda.device_count())
         for index in range(devices):
             torch.cuda.set_rng_state(state["cuda"][index].cpu(), index)
-
-
-@contextmanager
-def isolated_rng() -> Iterator[dict[str, Any]]:
-    """Run something whose random draws do not change what is drawn after it; yields the states outside."""
-    state = rng_state()
-    try:
-        yield state
-    finally:
-        restore_rng(state)

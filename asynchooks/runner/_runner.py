@@ -159,6 +159,7 @@ class Runner(ResumableRun):
         known = {name: value for name, value in cfg.items() if name in _ARGUMENTS}
         near = [n for n in cfg if n not in known and did_you_mean(str(n), _ARGUMENTS, cutoff=0.85)]
         _config.reject_unknown("Runner", near, _ARGUMENTS)
+        _config.warn_of_no_effect(cfg)
         return cls(**{"cfg": cfg, **known})
 
     # ---- what runs ----
@@ -336,7 +337,7 @@ class Runner(ResumableRun):
         loop = self._parts.built_loop("train")
         return None if loop is None else loop.position()
 
-    def _rng(self) -> dict[str, Any]:
+    def _rng(self) -> Mapping[str, Any]:
         loop = self._parts.built_loop("train")
         return super()._rng() if loop is None else loop.rng()
 

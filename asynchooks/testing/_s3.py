@@ -118,7 +118,7 @@ def s3_server(
         command = [
             str(rclone),
             *("serve", "s3", str(root), "--addr", f"127.0.0.1:{port}", "--auth-key", f"asynchooks,{secret}"),
-            *("--config", "/dev/null", "--vfs-cache-mode", "writes", "--cache-dir", str(folder / "cache")),
+            *("--config", "/dev/null", "--vfs-cache-mode", "off", "--etag-hash", "", "--no-checksum"),
         ]
         stack.enter_context(_running(command, port, log))
         if bytes_per_s is not None or latency_s:

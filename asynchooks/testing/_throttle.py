@@ -166,7 +166,9 @@ def _wait(seconds: float) -> None:
 def _serve(host: str, port: int, bytes_per_s: float, direction: str, latency_s: float) -> None:
     """Accept connections until the parent closes our standard input, that is, until it ends."""
     limited = {"upload", "download"} if direction == "both" else {direction}
-    buckets = {each: TokenBucket(bytes_per_s if each in limited else math.inf) for each in ("upload", "download")}
+    buckets = {
+        each: TokenBucket(bytes_per_s if each in limited else math.inf) for each in ("upload", "download")
+    }
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     threading.Thread(target=_accept, args=(listener, (host, port), buckets, latency_s), daemon=True).start()
     print(listener.getsockname()[1], flush=True)  # noqa: T201 - the answer to the parent

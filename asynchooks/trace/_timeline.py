@@ -36,7 +36,7 @@ _GLYPHS: dict[SpanKind, str] = {
 }
 _STEP_START = "┬"
 _LEGEND: tuple[tuple[str, str], ...] = (
-    ("─", "training step"),
+    ("─", "training step or validation"),
     ("C", "capture"),
     ("c", "capture shorter than a column"),
     ("X", "training waits"),

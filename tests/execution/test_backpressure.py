@@ -1,5 +1,7 @@
 """What happens when there is no room: wait, skip or coalesce, by count and by captured bytes."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,19 +17,21 @@ class Save(Hook):
 
     effects = Effects(writes={"checkpoints"})
 
-    def __init__(self, *, nbytes=0, gates=None, **attributes):
+    def __init__(self, *, nbytes: Any = 0, gates: Any = None, **attributes: Any) -> None:
         self.nbytes, self.gates = nbytes, gates or {}
-        self.captured, self.written = [], []
+        self.captured: list[int] = []
+        self.written: list[int] = []
+        self.executor: Any = None
         for name, value in attributes.items():
             setattr(self, name, value)
 
     @background
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
+    def before_train_iter(self, runner: Any, batch_idx: Any, data_batch: Any = None) -> Any:
         if self.nbytes:
             self.executor.reserve(self.nbytes)
         self.captured.append(batch_idx)
 
-        async def part():
+        async def part() -> None:
             gate = self.gates.get(batch_idx)
             if gate is not None:
                 await gate.wait()
@@ -41,19 +45,19 @@ class Opens(Hook):
 
     effects = Effects(writes={"other"})
 
-    def __init__(self, gate):
+    def __init__(self, gate: Any) -> None:
         self.gate = gate
 
-    async def before_train(self, runner):
+    async def before_train(self, runner: Any) -> None:
         self.gate.open()
 
 
-def start(hook, **options):
+def start(hook: Any, **options: Any) -> Any:
     executor = hook.executor = HookExecutor([hook], **options)
     return executor
 
 
-def test_wait_keeps_every_save_and_reports_the_wait():
+def test_wait_keeps_every_save_and_reports_the_wait() -> None:
     gate, instrument = Gate(), RecordingInstrument()
     hook = Save(gates={0: gate}, max_in_flight=1)
     opener = Opens(gate)
@@ -68,7 +72,7 @@ def test_wait_keeps_every_save_and_reports_the_wait():
     assert (row.skipped, row.coalesced, row.finished) == (0, 0, 2)
 
 
-def test_skip_drops_the_new_one_and_counts_it():
+def test_skip_drops_the_new_one_and_counts_it() -> None:
     gate = Gate()
     hook = Save(gates={0: gate}, max_in_flight=1, when_busy="skip")
     with start(hook) as executor:
@@ -80,7 +84,7 @@ def test_skip_drops_the_new_one_and_counts_it():
     assert executor.statistics().of("Save")[0].skipped == 3
 
 
-def test_coalesce_keeps_the_newest_that_has_not_started():
+def test_coalesce_keeps_the_newest_that_has_not_started() -> None:
     gate = Gate()
     hook = Save(gates={0: gate}, max_in_flight=2, when_busy="coalesce")
     with start(hook) as executor:
@@ -92,7 +96,7 @@ def test_coalesce_keeps_the_newest_that_has_not_started():
     assert executor.statistics().of("Save")[0].coalesced == 3
 
 
-def test_a_skip_for_lack_of_bytes_comes_before_the_copy():
+def test_a_skip_for_lack_of_bytes_comes_before_the_copy() -> None:
     gate = Gate()
     hook = Save(nbytes=60, gates={0: gate}, when_busy="skip")
     with start(hook, staging_budget=100) as executor:
@@ -104,7 +108,7 @@ def test_a_skip_for_lack_of_bytes_comes_before_the_copy():
     assert executor.statistics().of("Save")[0].skipped == 1
 
 
-def test_bytes_are_given_back_when_the_part_has_ended():
+def test_bytes_are_given_back_when_the_part_has_ended() -> None:
     hook = Save(nbytes=60)
     with start(hook, staging_budget=100) as executor:
         for number in range(10):
@@ -115,7 +119,7 @@ def test_bytes_are_given_back_when_the_part_has_ended():
     assert hook.written == list(range(10))
 
 
-def test_bytes_of_a_coalesced_part_are_given_back():
+def test_bytes_of_a_coalesced_part_are_given_back() -> None:
     gate = Gate()
     hook = Save(nbytes=40, gates={0: gate}, when_busy="coalesce")
     with start(hook, staging_budget=100) as executor:
@@ -128,14 +132,14 @@ def test_bytes_of_a_coalesced_part_are_given_back():
     assert executor.statistics().staged_bytes == 0
 
 
-def test_bytes_are_given_back_when_the_capture_returns_nothing_or_raises():
+def test_bytes_are_given_back_when_the_capture_returns_nothing_or_raises() -> None:
     class Indecisive(Hook):
         @background
-        def before_train(self, runner):
+        def before_train(self, runner: Any) -> None:
             executor.reserve(10)
 
         @background
-        def before_val(self, runner):
+        def before_val(self, runner: Any) -> None:
             executor.reserve(10)
             raise ValueError
 
@@ -147,7 +151,7 @@ def test_bytes_are_given_back_when_the_capture_returns_nothing_or_raises():
         assert executor.statistics().staged_bytes == 0
 
 
-def test_one_capture_larger_than_the_budget_is_admitted_alone():
+def test_one_capture_larger_than_the_budget_is_admitted_alone() -> None:
     hook = Save(nbytes=1_000)
     with start(hook, staging_budget=100) as executor:
         executor.fire("before_train_iter", None, batch_idx=0)
@@ -156,20 +160,20 @@ def test_one_capture_larger_than_the_budget_is_admitted_alone():
     assert hook.written == [0, 1]
 
 
-def test_reserve_belongs_into_a_capture():
+def test_reserve_belongs_into_a_capture() -> None:
     with HookExecutor() as executor, pytest.raises(ExecutorError, match="outside of a capture"):
         executor.reserve(1)
 
 
-def test_the_executors_own_limit_bounds_everything_in_flight():
-    most = []
+def test_the_executors_own_limit_bounds_everything_in_flight() -> None:
+    most: list[Any] = []
 
     class Watching(Save):
         @background
-        def before_train_iter(self, runner, batch_idx, data_batch=None):
+        def before_train_iter(self, runner: Any, batch_idx: Any, data_batch: Any = None) -> Any:
             most.append(self.executor.statistics().in_flight)
 
-            async def part():
+            async def part() -> None:
                 self.written.append(batch_idx)
 
             return part
@@ -196,7 +200,7 @@ rooms = st.builds(
 
 
 @given(rooms, st.integers(0, 300), st.sampled_from(["wait", "skip", "coalesce"]), st.booleans())
-def test_every_decision_follows_the_policy(room, nbytes, when_busy, replaceable):
+def test_every_decision_follows_the_policy(room: Any, nbytes: Any, when_busy: Any, replaceable: Any) -> None:
     decision = admit(room, nbytes, when_busy, replaceable=replaceable)
 
     if decision == "admit":
@@ -209,7 +213,7 @@ def test_every_decision_follows_the_policy(room, nbytes, when_busy, replaceable)
 
 
 @given(rooms, st.integers(0, 300))
-def test_an_empty_executor_always_has_room(room, nbytes):
+def test_an_empty_executor_always_has_room(room: Any, nbytes: Any) -> None:
     empty = Room(0, room.max_in_flight, 0, room.own_limit, 0, room.held_bytes, room.budget_bytes)
 
     assert admit(empty, nbytes, "wait", replaceable=False) == "admit"

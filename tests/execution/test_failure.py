@@ -1,6 +1,7 @@
 """A background failure is raised at the next firing or drain, its dependents are abandoned, nothing is lost."""
 
 import logging
+from typing import Any
 
 import anyio
 import pytest
@@ -13,14 +14,14 @@ from asynchooks.testing import Gate
 class Failing(Hook):
     effects = Effects(writes={"checkpoints"})
 
-    def __init__(self, gate=None, **attributes):
+    def __init__(self, gate: Any = None, **attributes: Any) -> None:
         self.gate = gate
         for name, value in attributes.items():
             setattr(self, name, value)
 
     @background
-    def after_train_epoch(self, runner):
-        async def part():
+    def after_train_epoch(self, runner: Any) -> Any:
+        async def part() -> None:
             if self.gate is not None:
                 await self.gate.wait()
             raise OSError("store is gone")
@@ -32,13 +33,13 @@ class Dependent(Hook):
     effects = Effects(reads={"checkpoints"})
     priority = "LOWEST"
 
-    def __init__(self):
-        self.ran = []
+    def __init__(self) -> None:
+        self.ran: list[str] = []
 
-    def after_train_epoch(self, runner):
+    def after_train_epoch(self, runner: Any) -> None:
         self.ran.append("blocking")
 
-    async def after_val(self, runner):
+    async def after_val(self, runner: Any) -> None:
         self.ran.append("async")
 
 
@@ -46,20 +47,20 @@ class Unrelated(Hook):
     effects = Effects(writes={"logs"})
     priority = "LOWEST"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.ran = 0
 
-    def after_train_epoch(self, runner):
+    def after_train_epoch(self, runner: Any) -> None:
         self.ran += 1
 
 
-def until_failed(executor):
+def until_failed(executor: Any) -> None:
     """Let the failure arrive without raising it: a drain of nothing that raises would consume it."""
     while not executor._flight.attention:
-        executor._flight.wait_idle(None, None)
+        executor._flight.waits.idle(None, None)
 
 
-def test_a_failure_is_raised_at_the_next_firing_before_any_hook_runs():
+def test_a_failure_is_raised_at_the_next_firing_before_any_hook_runs() -> None:
     unrelated = Unrelated()
     with HookExecutor([Failing(), unrelated]) as executor:
         executor.fire("after_train_epoch", None)
@@ -70,20 +71,20 @@ def test_a_failure_is_raised_at_the_next_firing_before_any_hook_runs():
     assert unrelated.ran == 1
 
 
-def test_a_failure_is_raised_by_a_drain():
+def test_a_failure_is_raised_by_a_drain() -> None:
     with HookExecutor([Failing()]) as executor:
         executor.fire("after_train_epoch", None)
         with pytest.raises(BackgroundHookError):
             executor.drain()
 
 
-def test_a_failure_that_was_not_raised_earlier_is_raised_by_close():
+def test_a_failure_that_was_not_raised_earlier_is_raised_by_close() -> None:
     executor = HookExecutor([Failing()])
     with pytest.raises(BackgroundHookError), executor:
         executor.fire("after_train_epoch", None)
 
 
-def test_a_failure_never_hides_the_loops_own_exception():
+def test_a_failure_never_hides_the_loops_own_exception() -> None:
     with pytest.raises(ExceptionGroup) as caught, HookExecutor([Failing()]) as executor:
         executor.fire("after_train_epoch", None)
         raise ZeroDivisionError("the loop's own")
@@ -92,7 +93,7 @@ def test_a_failure_never_hides_the_loops_own_exception():
     assert kinds == [ZeroDivisionError, BackgroundHookError]
 
 
-def test_several_failures_are_raised_together():
+def test_several_failures_are_raised_together() -> None:
     gate = Gate()
     with HookExecutor([Failing(gate), Failing(gate, effects=Effects(writes={"uploads"}))]) as executor:
         executor.fire("after_train_epoch", None)
@@ -101,14 +102,15 @@ def test_several_failures_are_raised_together():
             executor.drain()
 
 
-def test_background_dependents_are_abandoned_counted_and_named():
-    gate, ran = Gate(), []
+def test_background_dependents_are_abandoned_counted_and_named() -> None:
+    gate = Gate()
+    ran: list[str] = []
 
     class Publishes(Hook):
         effects = Effects(reads={"checkpoints"})
         priority = "LOWEST"
 
-        async def after_train_epoch(self, runner):
+        async def after_train_epoch(self, runner: Any) -> None:
             ran.append("published")
 
     with HookExecutor([Failing(gate), Publishes()]) as executor:
@@ -122,14 +124,14 @@ def test_background_dependents_are_abandoned_counted_and_named():
     assert executor.statistics().of("Publishes")[0].abandoned == 1
 
 
-def test_a_blocking_dependent_is_abandoned_at_its_barrier():
+def test_a_blocking_dependent_is_abandoned_at_its_barrier() -> None:
     gate, dependent = Gate(), Dependent()
 
     class OpensLate(Hook):
         effects = Effects()
         priority = 95
 
-        def after_train_epoch(self, runner):
+        def after_train_epoch(self, runner: Any) -> None:
             gate.open()
 
     with HookExecutor([Failing(gate), OpensLate(), dependent]) as executor:
@@ -141,7 +143,7 @@ def test_a_blocking_dependent_is_abandoned_at_its_barrier():
     assert caught.value.abandoned == ("Dependent.after_train_epoch",)
 
 
-def test_after_it_was_raised_training_may_go_on():
+def test_after_it_was_raised_training_may_go_on() -> None:
     dependent = Dependent()
     with HookExecutor([Failing(), dependent]) as executor:
         executor.fire("after_train_epoch", None)
@@ -152,7 +154,7 @@ def test_after_it_was_raised_training_may_go_on():
     assert dependent.ran == ["async"]
 
 
-def test_warn_logs_each_kind_once_counts_and_lets_dependents_run(caplog):
+def test_warn_logs_each_kind_once_counts_and_lets_dependents_run(caplog: Any) -> None:
     dependent = Dependent()
     with caplog.at_level(logging.WARNING, "asynchooks"):
         with HookExecutor([Failing(on_error="warn"), dependent]) as executor:
@@ -167,7 +169,7 @@ def test_warn_logs_each_kind_once_counts_and_lets_dependents_run(caplog):
     assert "failed 3 times with OSError" in summary
 
 
-def test_sync_mode_raises_where_the_part_ran():
+def test_sync_mode_raises_where_the_part_ran() -> None:
     unrelated = Unrelated()
     with HookExecutor([Failing(), unrelated], mode="sync") as executor:
         with pytest.raises(BackgroundHookError):
@@ -176,25 +178,25 @@ def test_sync_mode_raises_where_the_part_ran():
     assert unrelated.ran == 0
 
 
-def test_a_failing_capture_is_the_loops_own_error():
+def test_a_failing_capture_is_the_loops_own_error() -> None:
     class Broken(Hook):
         @background
-        def before_train(self, runner):
+        def before_train(self, runner: Any) -> None:
             raise ValueError("cannot capture")
 
     with HookExecutor([Broken()]) as executor, pytest.raises(ValueError, match="cannot capture"):
         executor.fire("before_train", None)
 
 
-def test_a_deferred_blocking_method_raises_on_the_training_thread_with_its_own_type():
+def test_a_deferred_blocking_method_raises_on_the_training_thread_with_its_own_type() -> None:
     class Listener(Hook):
-        def after_save_checkpoint(self, runner, path, meta):
+        def after_save_checkpoint(self, runner: Any, path: Any, meta: Any) -> None:
             raise LookupError("listener")
 
     class Firing(Hook):
         fires = ("after_save_checkpoint",)
 
-        async def before_train(self, runner):
+        async def before_train(self, runner: Any) -> None:
             executor.fire_nowait("after_save_checkpoint", None, path="p", meta={})
 
     executor = HookExecutor([Firing(), Listener()])
@@ -206,11 +208,11 @@ def test_a_deferred_blocking_method_raises_on_the_training_thread_with_its_own_t
     assert caught.value.__notes__ == ["Raised by Listener.after_save_checkpoint, Listener (NORMAL)."]
 
 
-def test_leaving_with_an_exception_still_finishes_what_is_in_flight():
-    done = []
+def test_leaving_with_an_exception_still_finishes_what_is_in_flight() -> None:
+    done: list[Any] = []
 
     class Saving(Hook):
-        async def before_train(self, runner):
+        async def before_train(self, runner: Any) -> None:
             await anyio.lowlevel.checkpoint()
             done.append("saved")
 
@@ -222,10 +224,10 @@ def test_leaving_with_an_exception_still_finishes_what_is_in_flight():
 
 
 class Endless(Hook):
-    def __init__(self, log):
+    def __init__(self, log: Any) -> None:
         self.log = log
 
-    async def before_train(self, runner):
+    async def before_train(self, runner: Any) -> None:
         self.log.append("started")
         try:
             await anyio.sleep_forever()
@@ -235,8 +237,8 @@ class Endless(Hook):
                 self.log.append("cleaned up")
 
 
-def test_after_the_grace_period_in_flight_work_is_cancelled_aloud():
-    log = []
+def test_after_the_grace_period_in_flight_work_is_cancelled_aloud() -> None:
+    log: list[Any] = []
     with pytest.raises(ExceptionGroup) as caught, HookExecutor([Endless(log)], grace_period=0.05) as executor:
         executor.fire("before_train", None)
         executor.fire("before_train", None)
@@ -249,11 +251,12 @@ def test_after_the_grace_period_in_flight_work_is_cancelled_aloud():
     assert "was cancelled" in str(waiting)
 
 
-def test_a_part_that_shields_its_commit_finishes_it_when_cancelled():
-    log, gate = [], Gate()
+def test_a_part_that_shields_its_commit_finishes_it_when_cancelled() -> None:
+    log: list[Any] = []
+    gate = Gate()
 
     class Committing(Hook):
-        async def before_train(self, runner):
+        async def before_train(self, runner: Any) -> None:
             with anyio.CancelScope(shield=True):
                 log.append("commit begins")
                 gate.open()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from typing import Any
 
 import anyio
 import pytest
@@ -23,7 +24,7 @@ POINTS = ("before_train_iter", "after_train_iter", "after_val")
 FIRED = "after_save_checkpoint"
 
 
-def leaves(names):
+def leaves(names: Any) -> Any:
     return sorted(leaf for leaf in LEAVES for name in names if leaf == name or leaf.startswith(name + "."))
 
 
@@ -45,12 +46,12 @@ class Spec:
 class World:
     """The resources, and who touched them in which order."""
 
-    def __init__(self):
-        self.writes = defaultdict(list)
-        self.reads = {}
-        self.overlaps = []
+    def __init__(self) -> None:
+        self.writes: dict[str, list[Any]] = defaultdict(list)
+        self.reads: dict[Any, dict[str, int]] = {}
+        self.overlaps: list[Any] = []
 
-    async def touch(self, who, effects, pauses, worker):
+    async def touch(self, who: Any, effects: Any, pauses: Any, worker: Any) -> None:
         seen = {leaf: len(self.writes[leaf]) for leaf in leaves(effects.reads)}
         for leaf in leaves(effects.writes):
             self.writes[leaf].append((who, "begins"))
@@ -63,14 +64,14 @@ class World:
             if leaf not in leaves(effects.writes) and len(self.writes[leaf]) != count:
                 self.overlaps.append((who, leaf))
 
-    def touch_inline(self, who, effects):
+    def touch_inline(self, who: Any, effects: Any) -> None:
         self.reads[who] = {leaf: len(self.writes[leaf]) for leaf in leaves(effects.reads)}
         for leaf in leaves(effects.writes):
             self.writes[leaf] += [(who, "begins"), (who, "ends")]
 
 
 class ModelHook(Hook):
-    def __init__(self, number, spec, world):
+    def __init__(self, number: Any, spec: Any, world: Any) -> None:
         self.spec = spec
         self.number = number
         self.world = world
@@ -78,31 +79,31 @@ class ModelHook(Hook):
         self.effects = spec.effects if spec.declared else None
         self.on_error = spec.on_error
         self.fires = (FIRED,) if spec.fires else ()
-        self.executor = None
+        self.executor: Any = None
         for point, shape in spec.shapes.items():
             setattr(self, point, getattr(self, f"_{shape}"))
 
-    def _who(self, firing):
+    def _who(self, firing: Any) -> Any:
         return self.number, firing["label"], firing.get("path", "")
 
-    async def _work(self, who):
+    async def _work(self, who: Any) -> None:
         await self.world.touch(who, self.spec.effects, self.spec.pauses, self.spec.worker)
         if self.spec.fires:
             self.executor.fire_nowait(FIRED, None, path=str(who), meta={}, label=who[1])
         if who[1] in self.spec.fails_at:
             raise RuntimeError(f"{who} fails")
 
-    def _blocking(self, runner, **firing):
+    def _blocking(self, runner: Any, **firing: Any) -> None:
         self.world.touch_inline(self._who(firing), self.spec.effects)
 
-    async def _async(self, runner, **firing):
+    async def _async(self, runner: Any, **firing: Any) -> None:
         await self._work(self._who(firing))
 
     @background
-    def _capture(self, runner, **firing):
+    def _capture(self, runner: Any, **firing: Any) -> Any:
         who = self._who(firing)
 
-        async def part():
+        async def part() -> None:
             await self._work(who)
 
         return part
@@ -117,7 +118,7 @@ shapes = st.sampled_from(["blocking", "capture", "async"])
 
 
 @st.composite
-def specs(draw, *, declared=st.just(True), failures=False):
+def specs(draw: Any, *, declared: Any = st.just(True), failures: Any = False) -> Any:
     fires = draw(st.booleans())
     points = draw(st.sets(st.sampled_from(POINTS), min_size=1))
     listens = not fires and draw(st.booleans())
@@ -137,7 +138,7 @@ def specs(draw, *, declared=st.just(True), failures=False):
 programs = st.lists(st.sampled_from(POINTS), min_size=1, max_size=8)
 
 
-def run(program, hook_specs, mode, ordering, max_in_flight=32):
+def run(program: Any, hook_specs: Any, mode: Any, ordering: Any, max_in_flight: Any = 32) -> Any:
     """Run a program to its end or its first failure; return the world and whether it failed."""
     world = World()
     hooks = [ModelHook(number, spec, world) for number, spec in enumerate(hook_specs)]
@@ -160,7 +161,9 @@ common = settings(
 
 @common
 @given(programs, st.lists(specs(), min_size=1, max_size=5), st.sampled_from([1, 2, 32]))
-def test_declared_hooks_leave_each_resource_as_an_inline_run_would(program, hook_specs, max_in_flight):
+def test_declared_hooks_leave_each_resource_as_an_inline_run_would(
+    program: Any, hook_specs: Any, max_in_flight: Any
+) -> None:
     expected, _ = run(program, hook_specs, "sync", "priority")
     found, failed = run(program, hook_specs, "async", "priority", max_in_flight)
 
@@ -172,7 +175,7 @@ def test_declared_hooks_leave_each_resource_as_an_inline_run_would(program, hook
 
 @common
 @given(programs, st.lists(specs(declared=st.booleans()), min_size=1, max_size=5))
-def test_strict_ordering_makes_undeclared_hooks_equal_too(program, hook_specs):
+def test_strict_ordering_makes_undeclared_hooks_equal_too(program: Any, hook_specs: Any) -> None:
     expected, _ = run(program, hook_specs, "sync", "strict")
     found, failed = run(program, hook_specs, "async", "strict")
 
@@ -183,7 +186,7 @@ def test_strict_ordering_makes_undeclared_hooks_equal_too(program, hook_specs):
 
 @common
 @given(programs, st.lists(specs(failures=True), min_size=1, max_size=4))
-def test_after_a_failure_no_dependent_effect_is_seen(program, hook_specs):
+def test_after_a_failure_no_dependent_effect_is_seen(program: Any, hook_specs: Any) -> None:
     hook_specs = [replace(spec, on_error="raise") for spec in hook_specs]
     expected, sync_failed = run(program, hook_specs, "sync", "priority")
     found, async_failed = run(program, hook_specs, "async", "priority")
@@ -198,7 +201,7 @@ def test_after_a_failure_no_dependent_effect_is_seen(program, hook_specs):
 @pytest.mark.filterwarnings("ignore")
 @common
 @given(programs, st.lists(specs(failures=True), min_size=1, max_size=4))
-def test_failures_that_only_warn_change_nothing(program, hook_specs):
+def test_failures_that_only_warn_change_nothing(program: Any, hook_specs: Any) -> None:
     hook_specs = [replace(spec, on_error="warn") for spec in hook_specs]
     expected, _ = run(program, hook_specs, "sync", "priority")
     found, failed = run(program, hook_specs, "async", "priority")

@@ -7,26 +7,28 @@ import subprocess
 import sys
 import textwrap
 import threading
+from typing import Any
 
 import anyio
 import pytest
 
 from asynchooks import Effects, Hook, HookExecutor, current_executor
 from asynchooks.errors import ExecutorClosedError, WrongThreadError
+from asynchooks.testing import Gate
 
 
 class Note(Hook):
     effects = Effects(writes={"notes"})
 
-    def __init__(self):
-        self.notes = []
+    def __init__(self) -> None:
+        self.notes: list[str] = []
 
-    async def before_train(self, runner):
+    async def before_train(self, runner: Any) -> None:
         await anyio.lowlevel.checkpoint()
         self.notes.append(threading.current_thread().name)
 
 
-def test_a_closed_executor_refuses_and_can_be_entered_again():
+def test_a_closed_executor_refuses_and_can_be_entered_again() -> None:
     hook = Note()
     executor = HookExecutor([hook])
     with pytest.raises(ExecutorClosedError, match="was not entered"):
@@ -40,7 +42,7 @@ def test_a_closed_executor_refuses_and_can_be_entered_again():
     assert hook.notes == ["asynchooks-portal"] * 2
 
 
-def test_close_twice_is_harmless_and_entering_twice_is_not():
+def test_close_twice_is_harmless_and_entering_twice_is_not() -> None:
     executor = HookExecutor()
     with executor:
         with pytest.raises(ExecutorClosedError, match="entered already"):
@@ -49,7 +51,7 @@ def test_close_twice_is_harmless_and_entering_twice_is_not():
         executor.close()
 
 
-def test_the_thread_ends_with_the_context():
+def test_the_thread_ends_with_the_context() -> None:
     before = set(threading.enumerate())
     with HookExecutor([Note()]) as executor:
         executor.fire("before_train", None)
@@ -57,10 +59,10 @@ def test_the_thread_ends_with_the_context():
     assert set(threading.enumerate()) <= before
 
 
-def test_another_thread_may_not_fire():
-    errors = []
+def test_another_thread_may_not_fire() -> None:
+    errors: list[Any] = []
 
-    def fire():
+    def fire() -> None:
         try:
             executor.fire("before_train", None)
         except WrongThreadError as error:
@@ -74,7 +76,7 @@ def test_another_thread_may_not_fire():
     assert "called on thread 'stranger'" in errors[0]
 
 
-def test_the_current_executor_is_the_innermost_on_this_thread():
+def test_the_current_executor_is_the_innermost_on_this_thread() -> None:
     assert current_executor() is None
     with HookExecutor() as outer:
         with HookExecutor() as inner:
@@ -83,7 +85,7 @@ def test_the_current_executor_is_the_innermost_on_this_thread():
     assert current_executor() is None
 
 
-def test_forgetting_to_close_is_said_and_work_is_finished():
+def test_forgetting_to_close_is_said_and_work_is_finished() -> None:
     hook = Note()
     executor = HookExecutor([hook])
     executor.__enter__()
@@ -95,7 +97,7 @@ def test_forgetting_to_close_is_said_and_work_is_finished():
     assert hook.notes == ["asynchooks-portal"]
 
 
-def test_a_forked_child_gets_a_closed_executor():
+def test_a_forked_child_gets_a_closed_executor() -> None:
     with HookExecutor([Note()]) as executor:
         executor.fire("before_train", None)
         child = os.fork()
@@ -112,13 +114,45 @@ def test_a_forked_child_gets_a_closed_executor():
         executor.fire("before_train", None)
 
 
-def run_script(script, *, interrupt_after=None, interrupts=0):
+def test_a_forked_child_leaves_the_parents_parts_and_makes_its_own_executor() -> None:
+    gate = Gate()
+
+    class Holds(Hook):
+        async def before_train(self, runner: Any) -> None:
+            await gate.wait()
+
+    before = sys.getswitchinterval()
+    with HookExecutor([Holds()]) as executor:
+        executor.fire("before_train", None)
+        gate.wait_reached()
+        child = os.fork()
+        if child == 0:  # pragma: no cover - the child process
+            code = 2
+            try:
+                executor.__enter__()
+            except ExecutorClosedError as error:
+                note = Note()
+                with HookExecutor([note]) as own:
+                    own.fire("before_train", None)
+                is_right = "make a new one here" in str(error) and len(note.notes) == 1
+                code = 0 if is_right and sys.getswitchinterval() == pytest.approx(before) else 3
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        gate.open()
+
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def run_script(script: Any, *, interrupt_after: Any = None, interrupts: Any = 0) -> Any:
     process = subprocess.Popen(
         [sys.executable, "-W", "always::ResourceWarning", "-c", textwrap.dedent(script)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
+    assert process.stderr is not None
     for _ in range(interrupts):
         while interrupt_after not in (line := process.stdout.readline()):
             assert line, process.stderr.read()
@@ -136,7 +170,7 @@ HEADER = """
 """
 
 
-def test_a_program_that_forgot_to_close_finishes_the_work_and_says_so():
+def test_a_program_that_forgot_to_close_finishes_the_work_and_says_so() -> None:
     code, out, err = run_script(
         HEADER
         + """
@@ -158,7 +192,7 @@ def test_a_program_that_forgot_to_close_finishes_the_work_and_says_so():
     assert "ResourceWarning: a HookExecutor was never closed" in err
 
 
-def test_ctrl_c_finishes_what_is_in_flight():
+def test_ctrl_c_finishes_what_is_in_flight() -> None:
     code, out, err = run_script(
         HEADER
         + """
@@ -182,7 +216,7 @@ def test_ctrl_c_finishes_what_is_in_flight():
     assert code != 0
 
 
-def test_a_second_ctrl_c_cancels_at_once():
+def test_a_second_ctrl_c_cancels_at_once() -> None:
     code, out, err = run_script(
         HEADER
         + """
@@ -211,7 +245,7 @@ def test_a_second_ctrl_c_cancels_at_once():
     assert code != 0
 
 
-def test_ctrl_c_at_any_moment_ends_with_everything_settled():
+def test_ctrl_c_at_any_moment_ends_with_everything_settled() -> None:
     code, out, err = run_script(
         """
     import os, random, signal, threading
@@ -254,7 +288,29 @@ def test_ctrl_c_at_any_moment_ends_with_everything_settled():
     assert (code, out) == (0, "threads 1\n"), err
 
 
-def test_importing_the_package_loads_no_torch():
+def test_a_signal_handler_that_exits_while_the_training_thread_waits_lets_work_finish() -> None:
+    code, out, err = run_script(
+        HEADER
+        + """
+    import os, signal
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+
+    class Upload(Hook):
+        async def before_train(self, runner):
+            os.kill(os.getpid(), signal.SIGTERM)  # as a cluster's scheduler does
+            await anyio.sleep(0.2)
+            say("uploaded")
+
+    with HookExecutor([Upload()]) as executor:
+        executor.fire("before_train", None)
+        executor.drain()
+    """
+    )
+
+    assert (code, out) == (7, "uploaded\n"), err
+
+
+def test_importing_the_package_loads_no_torch() -> None:
     code, out, err = run_script(
         """
     import sys
@@ -266,12 +322,12 @@ def test_importing_the_package_loads_no_torch():
     assert (code, out) == (0, "False False\n"), err
 
 
-def test_the_switch_interval_is_restored():
+def test_the_switch_interval_is_restored() -> None:
     before = sys.getswitchinterval()
-    seen = []
+    seen: list[Any] = []
 
     class Look(Hook):
-        async def before_train(self, runner):
+        async def before_train(self, runner: Any) -> None:
             seen.append(sys.getswitchinterval())
 
     with HookExecutor([Look()]) as executor:

@@ -1,5 +1,7 @@
 """Barriers at priority boundaries, order by effects, nested firings, and drains by resource."""
 
+from typing import Any
+
 import pytest
 
 from asynchooks import Effects, Hook, HookExecutor, background
@@ -10,16 +12,25 @@ from asynchooks.testing import Gate, RecordingInstrument
 class Holding(Hook):
     """A background part that stands at a gate, then notes that it is done."""
 
-    def __init__(self, name, log, *, priority=50, effects=None, gate=None, **attributes):
+    def __init__(
+        self,
+        name: Any,
+        log: Any,
+        *,
+        priority: Any = 50,
+        effects: Any = None,
+        gate: Any = None,
+        **attributes: Any,
+    ) -> None:
         self.name, self.log, self.priority, self.effects, self.gate = name, log, priority, effects, gate
         for attribute, value in attributes.items():
             setattr(self, attribute, value)
 
     @background
-    def after_train_epoch(self, runner):
+    def after_train_epoch(self, runner: Any) -> Any:
         self.log.append(f"{self.name} captures")
 
-        async def part():
+        async def part() -> None:
             if self.gate is not None:
                 await self.gate.wait()
             self.log.append(f"{self.name} done")
@@ -28,30 +39,33 @@ class Holding(Hook):
 
 
 class Blocking(Hook):
-    def __init__(self, name, log, *, priority=50, effects=None, opens=None):
+    def __init__(
+        self, name: Any, log: Any, *, priority: Any = 50, effects: Any = None, opens: Any = None
+    ) -> None:
         self.name, self.log, self.priority, self.effects, self.opens = name, log, priority, effects, opens
 
-    def after_train_epoch(self, runner):
+    def after_train_epoch(self, runner: Any) -> None:
         self.log.append(f"{self.name} runs")
         if self.opens is not None:
             self.opens.open()
 
 
-def run(*hooks, firings=1, **options):
+def run(*hooks: Any, firings: Any = 1, **options: Any) -> None:
     with HookExecutor(hooks, **options) as executor:
         for _ in range(firings):
             executor.fire("after_train_epoch", None)
 
 
-def test_hooks_run_by_priority_then_by_registration():
-    log = []
+def test_hooks_run_by_priority_then_by_registration() -> None:
+    log: list[Any] = []
     run(*(Blocking(n, log, priority=p) for n, p in [("c", 90), ("a", 10), ("b1", 50), ("b2", 50)]))
 
     assert log == ["a runs", "b1 runs", "b2 runs", "c runs"]
 
 
-def test_the_priority_boundary_waits_for_what_is_unknown():
-    log, instrument = [], RecordingInstrument()
+def test_the_priority_boundary_waits_for_what_is_unknown() -> None:
+    log: list[Any] = []
+    instrument = RecordingInstrument()
     run(Holding("save", log, priority=10), Blocking("after", log, priority=50), instrument=instrument)
 
     assert log == ["save captures", "save done", "after runs"]
@@ -59,15 +73,17 @@ def test_the_priority_boundary_waits_for_what_is_unknown():
     assert instrument.of("barrier")[0].detail["waited_for"] == ["Holding.after_train_epoch"]
 
 
-def test_equal_priorities_overlap():
-    log, gate = [], Gate()
+def test_equal_priorities_overlap() -> None:
+    log: list[Any] = []
+    gate = Gate()
     run(Holding("save", log, gate=gate), Blocking("other", log, opens=gate))
 
     assert log == ["save captures", "other runs", "save done"]
 
 
-def test_declared_hooks_without_conflict_overlap_across_the_boundary():
-    log, gate = [], Gate()
+def test_declared_hooks_without_conflict_overlap_across_the_boundary() -> None:
+    log: list[Any] = []
+    gate = Gate()
     run(
         Holding("save", log, priority=10, effects=Effects(writes={"checkpoints"}), gate=gate),
         Blocking("log", log, priority=90, effects=Effects(writes={"logs"}), opens=gate),
@@ -76,13 +92,14 @@ def test_declared_hooks_without_conflict_overlap_across_the_boundary():
     assert log == ["save captures", "log runs", "save done"]
 
 
-def test_a_conflict_waits_across_any_distance_in_time():
-    log, gate = [], Gate()
+def test_a_conflict_waits_across_any_distance_in_time() -> None:
+    log: list[Any] = []
+    gate = Gate()
 
     class Reader(Hook):
         effects = Effects(reads={"checkpoints"})
 
-        def before_val(self, runner):
+        def before_val(self, runner: Any) -> None:
             log.append("reads")
 
     with HookExecutor(
@@ -98,8 +115,9 @@ def test_a_conflict_waits_across_any_distance_in_time():
     assert log == ["save captures", "far later", "save done", "reads"]
 
 
-def test_a_capture_never_waits():
-    log, gate = [], Gate()
+def test_a_capture_never_waits() -> None:
+    log: list[Any] = []
+    gate = Gate()
     hook = Holding("save", log, effects=Effects(writes={"checkpoints"}), gate=gate)
     with HookExecutor([hook]) as executor:
         executor.fire("after_train_epoch", None)
@@ -110,11 +128,12 @@ def test_a_capture_never_waits():
     assert log[2:] == ["save done", "save done"]
 
 
-def test_one_hook_runs_its_parts_one_after_the_other():
-    running, most = [], []
+def test_one_hook_runs_its_parts_one_after_the_other() -> None:
+    running: list[int] = []
+    most: list[int] = []
 
     class Counter(Hook):
-        async def before_train_iter(self, runner, **_):
+        async def before_train_iter(self, runner: Any, batch_idx: int = 0, data_batch: Any = None) -> None:
             running.append(1)
             most.append(len(running))
             running.pop()
@@ -126,36 +145,43 @@ def test_one_hook_runs_its_parts_one_after_the_other():
     assert most == [1] * 20
 
 
-def test_priority_ordering_lets_undeclared_firings_overlap_and_strict_does_not():
-    for ordering, expected in (
+@pytest.mark.parametrize(
+    ("ordering", "expected"),
+    [
         ("priority", ["save captures", "other runs", "save done"]),
         ("strict", ["save captures", "save done", "other runs"]),
-    ):
-        log, gate = [], Gate()
+    ],
+)
+def test_priority_ordering_lets_undeclared_firings_overlap_and_strict_does_not(
+    ordering: Any, expected: list[str]
+) -> None:
+    log: list[Any] = []
+    gate = Gate()
 
-        class Other(Hook):
-            def before_val(self, runner, log=log, gate=gate):
-                log.append("other runs")
-                gate.open()
-
-        if ordering == "strict":
+    class Other(Hook):
+        def before_val(self, runner: Any) -> None:
+            log.append("other runs")
             gate.open()
-        with HookExecutor([Holding("save", log, gate=gate), Other()], ordering=ordering) as executor:
-            executor.fire("after_train_epoch", None)
-            executor.fire("before_val", None)
 
-        assert log == expected
+    if ordering == "strict":
+        gate.open()
+    with HookExecutor([Holding("save", log, gate=gate), Other()], ordering=ordering) as executor:
+        executor.fire("after_train_epoch", None)
+        executor.fire("before_val", None)
+
+    assert log == expected
 
 
-def test_sync_mode_runs_each_part_to_its_end():
-    log = []
+def test_sync_mode_runs_each_part_to_its_end() -> None:
+    log: list[Any] = []
     run(Holding("a", log), Holding("b", log), mode="sync", firings=2)
 
     assert log == ["a captures", "a done", "b captures", "b done"] * 2
 
 
-def test_a_drain_waits_for_the_named_resources_only():
-    log, slow, free = [], Gate(), Gate()
+def test_a_drain_waits_for_the_named_resources_only() -> None:
+    log: list[Any] = []
+    slow, free = Gate(), Gate()
     hooks = [
         Holding("upload", log, effects=Effects(writes={"uploads"}), gate=slow),
         Holding("save", log, effects=Effects(writes={"checkpoints.last"}), gate=free),
@@ -170,7 +196,7 @@ def test_a_drain_waits_for_the_named_resources_only():
     assert log[-1] == "upload done"
 
 
-def test_a_drain_that_takes_too_long_names_what_is_in_flight():
+def test_a_drain_that_takes_too_long_names_what_is_in_flight() -> None:
     gate = Gate()
     with HookExecutor([Holding("upload", [], gate=gate)]) as executor:
         executor.fire("after_train_epoch", None)
@@ -179,7 +205,7 @@ def test_a_drain_that_takes_too_long_names_what_is_in_flight():
         gate.open()
 
 
-def test_a_drain_takes_a_set_of_names():
+def test_a_drain_takes_a_set_of_names() -> None:
     with HookExecutor() as executor, pytest.raises(TypeError, match="give a set of names"):
         executor.drain("checkpoints")
 
@@ -187,38 +213,38 @@ def test_a_drain_takes_a_set_of_names():
 class Saver(Hook):
     """Fires before_save_checkpoint inside its capture and after_save_checkpoint from its background part."""
 
-    fires = ("after_save_checkpoint",)
+    fires: tuple[str, ...] = ("after_save_checkpoint",)
 
-    def __init__(self, log):
+    def __init__(self, log: Any) -> None:
         self.log = log
         self.effects = Effects(writes={"checkpoints"})
-        self.executor = None
+        self.executor: Any = None
 
     @background
-    def after_train_epoch(self, runner):
-        content = {}
+    def after_train_epoch(self, runner: Any) -> Any:
+        content: dict[str, Any] = {}
         self.executor.fire("before_save_checkpoint", runner, checkpoint=content)
         self.log.append(f"captures {sorted(content)}")
 
-        async def part():
+        async def part() -> None:
             self.log.append("saved")
             self.executor.fire_nowait("after_save_checkpoint", runner, path="epoch_1.pth", meta={"epoch": 1})
 
         return part
 
 
-def saving(*listeners, log, **options):
+def saving(*listeners: Any, log: Any, **options: Any) -> Any:
     saver = Saver(log)
     executor = HookExecutor([saver, *listeners], **options)
     saver.executor = executor
     return executor
 
 
-def test_what_before_save_hooks_put_in_is_captured():
-    log = []
+def test_what_before_save_hooks_put_in_is_captured() -> None:
+    log: list[Any] = []
 
     class AddsEma(Hook):
-        def before_save_checkpoint(self, runner, checkpoint):
+        def before_save_checkpoint(self, runner: Any, checkpoint: Any) -> None:
             checkpoint["ema"] = 1
 
     with saving(AddsEma(), log=log) as executor:
@@ -230,34 +256,34 @@ def test_what_before_save_hooks_put_in_is_captured():
 class Listener(Hook):
     effects = Effects(reads={"checkpoints"}, writes={"uploads"})
 
-    def __init__(self, log):
+    def __init__(self, log: Any) -> None:
         self.log = log
 
 
 class AsyncListener(Listener):
-    async def after_save_checkpoint(self, runner, path, meta):
+    async def after_save_checkpoint(self, runner: Any, path: Any, meta: Any) -> None:
         self.log.append(f"async {path} {dict(meta)}")
 
 
 class BlockingListener(Listener):
-    def after_save_checkpoint(self, runner, path, meta):
+    def after_save_checkpoint(self, runner: Any, path: Any, meta: Any) -> None:
         self.log.append(f"blocking {runner}")
 
 
 class CapturingListener(Listener):
     @background
-    def after_save_checkpoint(self, runner, path, meta):
+    def after_save_checkpoint(self, runner: Any, path: Any, meta: Any) -> Any:
         self.log.append(f"captures for {path}")
 
-        async def part():
+        async def part() -> None:
             self.log.append("part")
 
         return part
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
-def test_a_point_fired_from_the_background_reaches_every_shape(mode):
-    log = []
+def test_a_point_fired_from_the_background_reaches_every_shape(mode: Any) -> None:
+    log: list[Any] = []
     listeners = [AsyncListener(log), BlockingListener(log), CapturingListener(log)]
     with saving(*listeners, log=log, mode=mode) as executor:
         executor.fire("after_train_epoch", "live")
@@ -266,11 +292,11 @@ def test_a_point_fired_from_the_background_reaches_every_shape(mode):
     assert log[2:] == ["async epoch_1.pth {'epoch': 1}", "blocking live", "captures for epoch_1.pth", "part"]
 
 
-def test_a_blocking_listener_runs_before_the_next_firing():
-    log = []
+def test_a_blocking_listener_runs_before_the_next_firing() -> None:
+    log: list[Any] = []
 
     class Next(Hook):
-        def before_val(self, runner):
+        def before_val(self, runner: Any) -> None:
             log.append("next firing")
 
     with saving(BlockingListener(log), Next(), log=log) as executor:
@@ -281,13 +307,14 @@ def test_a_blocking_listener_runs_before_the_next_firing():
     assert log == ["captures []", "saved", "blocking live", "next firing"]
 
 
-def test_later_work_on_a_resource_waits_for_a_listener_that_will_touch_it():
-    log, gate = [], Gate()
+def test_later_work_on_a_resource_waits_for_a_listener_that_will_touch_it() -> None:
+    log: list[Any] = []
+    gate = Gate()
 
     class SlowSaver(Saver):
         @background
-        def after_train_epoch(self, runner):
-            async def part():
+        def after_train_epoch(self, runner: Any) -> Any:
+            async def part() -> None:
                 await gate.wait()
                 self.executor.fire_nowait("after_save_checkpoint", runner, path="p", meta={})
 
@@ -296,7 +323,7 @@ def test_later_work_on_a_resource_waits_for_a_listener_that_will_touch_it():
     class Later(Hook):
         effects = Effects(writes={"uploads"})
 
-        def before_val(self, runner):
+        def before_val(self, runner: Any) -> None:
             log.append("later")
 
     saver = SlowSaver(log)
@@ -308,7 +335,7 @@ def test_later_work_on_a_resource_waits_for_a_listener_that_will_touch_it():
     assert log == ["async p {}", "later"]
 
 
-def test_an_undeclared_background_firing_is_refused():
+def test_an_undeclared_background_firing_is_refused() -> None:
     class Undeclared(Saver):
         fires = ()
 
@@ -324,16 +351,16 @@ def test_an_undeclared_background_firing_is_refused():
     assert isinstance(e.value.__cause__, HookDefinitionError)
 
 
-def test_fire_nowait_belongs_into_the_background():
+def test_fire_nowait_belongs_into_the_background() -> None:
     with HookExecutor() as executor, pytest.raises(WrongThreadError, match="belongs into a background part"):
         executor.fire_nowait("after_save_checkpoint", None)
 
 
-def test_fire_belongs_onto_the_training_thread():
+def test_fire_belongs_onto_the_training_thread() -> None:
     class Wrong(Hook):
-        async def before_train(self, runner):
+        async def before_train(self, runner: Any) -> None:
             executor.fire("before_val", None)
 
     executor = HookExecutor([Wrong()])
-    with pytest.raises(Exception, match="a background part uses fire_nowait"), executor:
+    with pytest.raises(Exception, match="a background part calls fire_nowait"), executor:
         executor.fire("before_train", None)

@@ -1,6 +1,7 @@
 """Every interleaving of small programs, enumerated on the state machine."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -42,10 +43,10 @@ def must_precede(first: Invocation, second: Invocation, order: Order) -> bool:
     return rule_1 or rule_2 or rule_3 or rule_4
 
 
-def every_run(program: tuple[Invocation, ...], order: Order, failing: frozenset[Key] = frozenset()):
+def every_run(program: tuple[Invocation, ...], order: Order, failing: frozenset[Key] = frozenset()) -> Any:
     """Yield (started, finished, abandoned) traces of every interleaving of invoking and ending."""
 
-    def explore(board_events: list[tuple[str, Key]]):
+    def explore(board_events: list[tuple[str, Key]]) -> Any:
         board, running, trace, abandoned, invoked = Scoreboard(order), set(), [], set(), 0
         for event, key in board_events:
             if event == "invoke":
@@ -73,7 +74,7 @@ def every_run(program: tuple[Invocation, ...], order: Order, failing: frozenset[
 
 
 @pytest.mark.parametrize("order", ["priority", "strict"])
-def test_every_interleaving_keeps_the_rules_and_runs_everything(order):
+def test_every_interleaving_keeps_the_rules_and_runs_everything(order: Any) -> None:
     runs = 0
     for program in programs(3):
         for trace, abandoned, board in every_run(program, order):
@@ -89,7 +90,7 @@ def test_every_interleaving_keeps_the_rules_and_runs_everything(order):
     assert runs > 5_000
 
 
-def test_what_need_not_wait_may_overlap():
+def test_what_need_not_wait_may_overlap() -> None:
     program = (
         Invocation((0,), 0, 1, 10, WRITE_A),
         Invocation((1,), 1, 1, 90, WRITE_B),
@@ -100,7 +101,7 @@ def test_what_need_not_wait_may_overlap():
 
 
 @pytest.mark.parametrize("order", ["priority", "strict"])
-def test_what_follows_a_failure_never_starts_and_the_rest_does(order):
+def test_what_follows_a_failure_never_starts_and_the_rest_does(order: Any) -> None:
     for program in programs(3):
         for failing in program[:2]:
             for trace, abandoned, _ in every_run(program, order, frozenset({failing.key})):
@@ -112,7 +113,7 @@ def test_what_follows_a_failure_never_starts_and_the_rest_does(order):
                 assert not started & abandoned
 
 
-def test_an_acknowledged_failure_no_longer_abandons():
+def test_an_acknowledged_failure_no_longer_abandons() -> None:
     board = Scoreboard()
     board.invoked(Invocation((0,), 0, 1, 10, WRITE_A))
     board.failed((0,))
@@ -121,7 +122,7 @@ def test_an_acknowledged_failure_no_longer_abandons():
     assert board.invoked(Invocation((1,), 1, 2, 10, WRITE_A)) == [Start((1,))]
 
 
-def test_a_late_child_takes_its_place_before_what_has_not_started():
+def test_a_late_child_takes_its_place_before_what_has_not_started() -> None:
     board = Scoreboard()
     board.invoked(Invocation((0,), 0, 1, 90, Effects(writes={"a", "b"})))
     assert board.invoked(Invocation((1,), 1, 2, 50, WRITE_B)) == [Wait((1,), frozenset({(0,)}))]
@@ -131,7 +132,7 @@ def test_a_late_child_takes_its_place_before_what_has_not_started():
     assert board.finished((0, 0, 1)) == [Start((1,))]
 
 
-def test_a_replaced_invocation_releases_what_waited_for_it():
+def test_a_replaced_invocation_releases_what_waited_for_it() -> None:
     board = Scoreboard()
     for number in range(3):
         board.invoked(Invocation((number,), number, number, 50, WRITE_A))
@@ -140,7 +141,7 @@ def test_a_replaced_invocation_releases_what_waited_for_it():
     assert board.finished((0,)) == [Start((2,))]
 
 
-def test_a_started_invocation_cannot_be_replaced():
+def test_a_started_invocation_cannot_be_replaced() -> None:
     board = Scoreboard()
     board.invoked(Invocation((0,), 0, 0, 50, WRITE_A))
 
@@ -148,7 +149,7 @@ def test_a_started_invocation_cannot_be_replaced():
         board.replaced((0,))
 
 
-def test_an_immediate_invocation_leaves_the_board_when_it_starts():
+def test_an_immediate_invocation_leaves_the_board_when_it_starts() -> None:
     board = Scoreboard()
     board.invoked(Invocation((0,), 0, 0, 50, WRITE_A, immediate=True))
 

@@ -2,8 +2,10 @@
 
 import functools
 import threading
+from typing import Any
 
 import anyio
+import numpy as np
 import pytest
 
 from asynchooks import Effects, Hook, HookExecutor, RunnerView, background
@@ -18,32 +20,32 @@ from asynchooks.errors import (
 from asynchooks.execution import get_priority
 
 
-def fire(hook, point="before_train", context=None, **arguments):
+def fire(hook: Any, point: Any = "before_train", context: Any = None, **arguments: Any) -> None:
     with HookExecutor([hook]) as executor:
         executor.fire(point, context, **arguments)
         executor.drain()
 
 
 class Probe(Hook):
-    def __init__(self):
-        self.seen = {}
+    def __init__(self) -> None:
+        self.seen: dict[str, Any] = {}
 
-    def _saw(self, what, runner):
+    def _saw(self, what: Any, runner: Any) -> None:
         self.seen[what] = (threading.current_thread(), runner)
 
-    def before_run(self, runner):
+    def before_run(self, runner: Any) -> None:
         self._saw("blocking", runner)
 
     @background
-    def before_train(self, runner):
+    def before_train(self, runner: Any) -> Any:
         self._saw("capture", runner)
 
-        async def part():
+        async def part() -> None:
             self._saw("part", None)
 
         return part
 
-    async def after_train(self, runner):
+    async def after_train(self, runner: Any) -> None:
         self._saw("async", runner)
 
 
@@ -54,7 +56,7 @@ class Context:
     model = object()
 
 
-def test_each_shape_runs_on_its_thread():
+def test_each_shape_runs_on_its_thread() -> None:
     probe, context = Probe(), Context()
     with HookExecutor([probe]) as executor:
         for point in ("before_run", "before_train", "after_train"):
@@ -67,7 +69,7 @@ def test_each_shape_runs_on_its_thread():
     assert probe.seen["async"][0] is not main
 
 
-def test_an_async_method_gets_a_frozen_view():
+def test_an_async_method_gets_a_frozen_view() -> None:
     probe = Probe()
     fire(probe, "after_train", Context())
     view = probe.seen["async"][1]
@@ -77,17 +79,19 @@ def test_an_async_method_gets_a_frozen_view():
     with pytest.raises(LiveStateError, match=r"runner\.model is live.*@background"):
         _ = view.model
     with pytest.raises(AttributeError):
-        view.epoch = 4
+        view.epoch = 4  # type: ignore[misc]  # frozen: the point of the test
 
 
-def test_background_arguments_are_copies_and_live_ones_are_refused():
-    seen = {}
+def test_background_arguments_are_copies_and_live_ones_are_refused() -> None:
+    seen: dict[str, Any] = {}
 
     class Batch:
         pass
 
     class Reader(Hook):
-        async def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        async def after_train_iter(
+            self, runner: Any, batch_idx: Any, data_batch: Any = None, outputs: Any = None
+        ) -> None:
             seen.update(batch_idx=batch_idx, outputs=outputs)
             try:
                 data_batch.images  # noqa: B018
@@ -104,9 +108,24 @@ def test_background_arguments_are_copies_and_live_ones_are_refused():
     assert "data_batch (Batch) is live training state" in seen["error"]
 
 
-def test_a_foreign_blocking_hook_can_run_in_a_worker_thread():
+def test_numbers_of_numpy_are_plain_values() -> None:
+    seen: dict[str, object] = {}
+
+    class Reader(Hook):
+        async def after_train_iter(
+            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        ) -> None:
+            seen.update(outputs)
+
+    outputs = {"loss": np.float32(1.5), "count": np.int64(3)}
+    fire(Reader(), "after_train_iter", batch_idx=0, outputs=outputs)
+
+    assert seen == outputs
+
+
+def test_a_foreign_blocking_hook_can_run_in_a_worker_thread() -> None:
     class Uploader:
-        def after_train_epoch(self, runner):
+        def after_train_epoch(self, runner: Any) -> None:
             self.seen = (threading.current_thread(), type(runner))
 
     uploader = Uploader()
@@ -118,10 +137,10 @@ def test_a_foreign_blocking_hook_can_run_in_a_worker_thread():
     assert uploader.seen[1] is RunnerView
 
 
-def test_a_capture_that_returns_none_starts_nothing():
+def test_a_capture_that_returns_none_starts_nothing() -> None:
     class Never(Hook):
         @background
-        def before_train(self, runner):
+        def before_train(self, runner: Any) -> None:
             return None
 
     with HookExecutor([Never()]) as executor:
@@ -129,15 +148,15 @@ def test_a_capture_that_returns_none_starts_nothing():
         assert executor.statistics().hooks[0].parts == 0
 
 
-def test_a_partial_of_an_async_function_is_a_background_part():
-    done = []
+def test_a_partial_of_an_async_function_is_a_background_part() -> None:
+    done: list[Any] = []
 
-    async def work(item):
+    async def work(item: Any) -> None:
         done.append(item)
 
     class Partial(Hook):
         @background
-        def before_train(self, runner):
+        def before_train(self, runner: Any) -> Any:
             return functools.partial(work, 5)
 
     fire(Partial())
@@ -146,16 +165,16 @@ def test_a_partial_of_an_async_function_is_a_background_part():
 
 
 class ReturnsCoroutine(Hook):
-    def before_train(self, runner):
-        async def part():
+    def before_train(self, runner: Any) -> Any:
+        async def part() -> None:
             pass
 
         return part()
 
 
 class ReturnsAsyncFunction(Hook):
-    def before_train(self, runner):
-        async def part():
+    def before_train(self, runner: Any) -> Any:
+        async def part() -> None:
             pass
 
         return part
@@ -163,8 +182,8 @@ class ReturnsAsyncFunction(Hook):
 
 class CallsThePart(Hook):
     @background
-    def before_train(self, runner):
-        async def part():
+    def before_train(self, runner: Any) -> Any:
+        async def part() -> None:
             pass
 
         return part()
@@ -172,14 +191,14 @@ class CallsThePart(Hook):
 
 class ReturnsValue(Hook):
     @background
-    def before_train(self, runner):
+    def before_train(self, runner: Any) -> Any:
         return 3
 
 
 class PartWithArguments(Hook):
     @background
-    def before_train(self, runner):
-        async def part(path):
+    def before_train(self, runner: Any) -> Any:
+        async def part(path: Any) -> None:
             pass
 
         return part
@@ -196,35 +215,35 @@ class PartWithArguments(Hook):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Hook) else "",
 )
-def test_a_wrong_result_is_refused_at_the_firing(hook, match):
+def test_a_wrong_result_is_refused_at_the_firing(hook: Any, match: Any) -> None:
     with pytest.raises(HookDefinitionError, match=match):
         fire(hook)
 
 
 class Generator(Hook):
-    def before_train(self, runner):
+    def before_train(self, runner: Any) -> Any:
         yield
 
 
 class Misspelt(Hook):
-    def after_train_itr(self, runner):
+    def after_train_itr(self, runner: Any) -> None:
         pass
 
 
 class WrongArguments(Hook):
-    def after_train_iter(self, runner):
+    def after_train_iter(self, runner: Any) -> None:  # type: ignore[override]
         pass
 
 
 class NoMethod(Hook):
-    before_train = 3
+    before_train = 3  # type: ignore[assignment]
 
 
 class NoHook:
     pass
 
 
-def with_attribute(**attributes):
+def with_attribute(**attributes: Any) -> Any:
     return type("Configured", (Hook,), attributes)()
 
 
@@ -248,28 +267,28 @@ def with_attribute(**attributes):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Hook) else "",
 )
-def test_a_wrong_hook_is_refused_when_it_is_registered(hook, error, match):
+def test_a_wrong_hook_is_refused_when_it_is_registered(hook: Any, error: Any, match: Any) -> None:
     with pytest.raises(error, match=match):
         HookExecutor([hook])
 
 
-def test_a_hook_is_registered_once():
+def test_a_hook_is_registered_once() -> None:
     hook = Probe()
     with pytest.raises(HookDefinitionError, match="registered already"):
         HookExecutor([hook, hook])
 
 
-def test_an_unknown_registration_mode_is_refused():
+def test_an_unknown_registration_mode_is_refused() -> None:
     with pytest.raises(UnknownOptionError, match="'backgroud'.*Did you mean 'background'"):
-        HookExecutor().register(Probe(), mode="backgroud")
+        HookExecutor().register(Probe(), mode="backgroud")  # type: ignore[arg-type]
 
 
-def test_background_and_async_together_are_refused():
+def test_background_and_async_together_are_refused() -> None:
     with pytest.raises(HookDefinitionError, match="both @background and async def"):
 
         class Both(Hook):
-            @background
-            async def before_train(self, runner):
+            @background  # type: ignore[type-var]
+            async def before_train(self, runner: Any) -> None:
                 pass
 
 
@@ -285,12 +304,12 @@ def test_background_and_async_together_are_refused():
         ({"points": ["not a name"]}, UnknownPointError, "public identifier"),
     ],
 )
-def test_wrong_executor_options_are_refused(options, error, match):
+def test_wrong_executor_options_are_refused(options: Any, error: Any, match: Any) -> None:
     with pytest.raises(error, match=match):
         HookExecutor(**options)
 
 
-def test_an_unknown_point_is_refused_and_the_right_one_suggested():
+def test_an_unknown_point_is_refused_and_the_right_one_suggested() -> None:
     with (
         HookExecutor([Probe()]) as executor,
         pytest.raises(UnknownPointError, match="Did you mean 'after_train_iter'"),
@@ -298,11 +317,11 @@ def test_an_unknown_point_is_refused_and_the_right_one_suggested():
         executor.fire("after_train_itr", None)
 
 
-def test_custom_points_are_fired_when_a_hook_defines_or_the_executor_declares_them():
-    seen = []
+def test_custom_points_are_fired_when_a_hook_defines_or_the_executor_declares_them() -> None:
+    seen: list[Any] = []
 
     class Custom(Hook):
-        def on_my_point(self, runner, value):
+        def on_my_point(self, runner: Any, value: Any) -> None:
             seen.append(value)
 
     with HookExecutor([Custom()], points=["declared"]) as executor:
@@ -312,27 +331,36 @@ def test_custom_points_are_fired_when_a_hook_defines_or_the_executor_declares_th
     assert seen == [4]
 
 
-def test_a_method_set_on_the_instance_runs():
-    seen = []
+def test_a_method_set_on_the_instance_runs() -> None:
+    seen: list[Any] = []
     hook = Hook()
-    hook.before_train_epoch = lambda runner: seen.append(runner)
+    hook.before_train_epoch = lambda runner: seen.append(runner)  # type: ignore[method-assign]
 
     fire(hook, "before_train_epoch", "context")
 
     assert seen == ["context"]
 
 
-def test_a_generic_method_serves_every_mode_that_is_not_overridden():
-    seen = []
+def test_a_generic_method_serves_every_mode_that_is_not_overridden() -> None:
+    seen: list[Any] = []
 
     class Generic(Hook):
-        def _after_iter(self, runner, batch_idx, data_batch=None, outputs=None, mode="train"):
+        def _after_iter(
+            self,
+            runner: Any,
+            batch_idx: Any,
+            data_batch: Any = None,
+            outputs: Any = None,
+            mode: Any = "train",
+        ) -> None:
             seen.append((mode, batch_idx))
 
-        async def _after_epoch(self, runner, mode="train"):
+        async def _after_epoch(self, runner: Any, mode: Any = "train") -> None:
             seen.append((mode, "epoch"))
 
-        def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        def after_test_iter(
+            self, runner: Any, batch_idx: Any, data_batch: Any = None, outputs: Any = None
+        ) -> None:
             seen.append("own")
 
     with HookExecutor([Generic()]) as executor:
@@ -344,18 +372,18 @@ def test_a_generic_method_serves_every_mode_that_is_not_overridden():
     assert seen == [("train", 1), ("val", 2), "own", ("val", "epoch")]
 
 
-def test_triggered_stages_are_listed_in_the_order_of_a_run():
+def test_triggered_stages_are_listed_in_the_order_of_a_run() -> None:
     assert Probe().get_triggered_stages() == ["before_run", "before_train", "after_train"]
 
 
 @pytest.mark.parametrize(
     ("given", "number"), [("NORMAL", 50), ("very_low", 90), (48, 48), (0, 0), (100, 100)]
 )
-def test_priorities_have_mmengines_numbers(given, number):
+def test_priorities_have_mmengines_numbers(given: Any, number: Any) -> None:
     assert get_priority(given) == number
 
 
-def test_effects_cover_what_is_below_them():
+def test_effects_cover_what_is_below_them() -> None:
     assert Effects(writes={"logs"}).covers({"logs.tensorboard"})
     assert not Effects(writes={"logs"}).covers({"logstash"})
     with pytest.raises(TypeError, match="give a set of names"):
@@ -364,9 +392,9 @@ def test_effects_cover_what_is_below_them():
         Effects(reads={"logs/tensorboard"})
 
 
-def test_a_blocking_error_keeps_its_type_and_names_the_hook():
+def test_a_blocking_error_keeps_its_type_and_names_the_hook() -> None:
     class Broken(Hook):
-        def before_train(self, runner):
+        def before_train(self, runner: Any) -> None:
             raise KeyError("nothing")
 
     with pytest.raises(KeyError) as caught:
@@ -375,11 +403,11 @@ def test_a_blocking_error_keeps_its_type_and_names_the_hook():
     assert caught.value.__notes__ == ["Raised by Broken.before_train, Broken (NORMAL)."]
 
 
-def test_an_awaiting_part_that_raises_is_named_with_its_step():
+def test_an_awaiting_part_that_raises_is_named_with_its_step() -> None:
     class Failing(Hook):
         @background
-        def before_train(self, runner):
-            async def part():
+        def before_train(self, runner: Any) -> Any:
+            async def part() -> None:
                 await anyio.lowlevel.checkpoint()
                 raise OSError("no space")
 

@@ -23,7 +23,8 @@ class Shelf(MemoryFileSystem):  # type: ignore[misc] # fsspec is untyped
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
     full_for: ClassVar[set[str]] = set()
-    is_open = threading.Event()
+    held: ClassVar[set[str]] = set()
+    gate = threading.Event()
 
     def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> Any:
         self.refuse(path)
@@ -39,6 +40,8 @@ class Shelf(MemoryFileSystem):  # type: ignore[misc] # fsspec is untyped
         return super().mv(path1, path2, *args, **kwargs)
 
     def refuse(self, path: str) -> None:
+        if any(name in path for name in self.held):
+            self.gate.wait(timeout=30)
         if any(name in path for name in self.full_for):
             raise OSError(28, "No space left on device")
 
@@ -49,6 +52,8 @@ def shelf() -> Iterator[type[Shelf]]:
     Shelf.store.clear()
     Shelf.pseudo_dirs[:] = [""]
     Shelf.full_for.clear()
+    Shelf.held.clear()
+    Shelf.gate.clear()
     yield Shelf
     Shelf.store.clear()
 
@@ -116,7 +121,25 @@ def test_what_finds_no_room_is_dropped_and_nothing_names_it(
     assert Path(state.message_hub.get_info("last_ckpt")).name == committed[-1]
 
 
-def test_a_read_only_folder_is_an_error_before_training(train: Any, tmp_path: Path) -> None:
+def test_a_best_that_found_no_room_is_not_believed(
+    make_state: Callable[..., TrainState], shelf: type[Shelf]
+) -> None:
+    shelf.held.add("best_acc_epoch_1")
+    state = make_state()
+    hook = CheckpointHook(save_best="acc", save_last=False, out_dir="shelf://disk", when_busy="skip")
+    with HookExecutor([hook], staging_budget=1) as executor:
+        for score in (0.1, 0.9, 0.5):
+            executor.fire("after_train_epoch", state)
+            executor.fire("after_val_epoch", state, metrics={"acc": score})
+            if score == 0.9:
+                shelf.gate.set()
+                executor.drain()
+
+    assert saved_on("shelf://disk/run") == ["best_acc_epoch_3.pth"]
+    assert state.message_hub.get_info("best_score") == 0.5
+
+
+def test_a_folder_that_takes_no_files_is_an_error_before_training(train: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="file"):
         train(CheckpointHook(interval=1, out_dir=str(tmp_path / "file")), epochs=1)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import fsspec
 import pytest
 import torch
@@ -155,7 +156,7 @@ class Uploader(Hook):
         self.seen: list[tuple[str, int]] = []
 
     async def after_save_checkpoint(self, runner: Any, path: str, meta: Mapping[str, Any]) -> None:
-        verify(path)
+        await anyio.to_thread.run_sync(verify, path)
         self.seen.append((Path(path).name, meta["epoch"]))
 
 

@@ -143,6 +143,16 @@ def test_a_loop_with_a_logger_and_a_checkpoint_hook_alone_logs_its_losses(
     assert json_lines(state)[0]["lr"] == pytest.approx(0.1)
 
 
+def test_a_loss_that_is_no_number_any_more_is_still_standard_json(
+    make_state: Callable[..., TrainState],
+) -> None:
+    state = make_state()
+    with HookExecutor([LoggerHook(interval=1)]) as executor:
+        executor.fire("after_train_iter", state, batch_idx=0, outputs={"loss": float("nan")})
+
+    assert json_lines(state)[0]["loss"] == "nan"
+
+
 def test_metrics_are_filed_under_the_epoch_or_the_iteration(train: Any, tmp_path: Path) -> None:
     for by_epoch, step in ((True, 1), (False, 3)):
         hook = LoggerHook(log_metric_by_epoch=by_epoch)

@@ -22,7 +22,8 @@ class Net(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, batch: Any) -> torch.Tensor:
-        return self.dropout(self.layer(batch)).square().mean()
+        outputs: torch.Tensor = self.dropout(self.layer(batch))
+        return outputs.square().mean()
 
 
 def make_runner(work_dir: Path, epochs: int = 4, **options: Any) -> Runner:

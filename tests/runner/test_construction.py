@@ -201,6 +201,14 @@ def test_everything_from_dicts_and_names(tmp_path: Path) -> None:
         Runner.from_cfg({**cfg, "train_dataloder": {}})
 
 
+def test_entries_of_a_config_that_do_nothing_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Runner.from_cfg({"model": Net(), "work_dir": tmp_path, "launcher": "pytorch", "env_cfg": {}})
+
+    assert "no effect here: launcher, env_cfg" in caplog.text
+
+
 def test_a_default_scope_finds_what_another_project_registered(tmp_path: Path) -> None:
     child = Registry("hook", parent=HOOKS, scope="scoped_project")
     child.register_module("OnlyThereHook", module=Named)

@@ -316,6 +316,24 @@ def test_validation_does_not_change_what_training_draws(make_runner: MakeRunner)
     assert_equal(validating.model.state_dict(), silent.model.state_dict())
 
 
+def test_a_checkpoint_of_a_validation_resumes_the_training_around_it(make_runner: MakeRunner) -> None:
+    class Saver(Hook):
+        effects = Effects()
+
+        def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
+            if runner.epoch == 1:
+                runner.save_checkpoint(filename="best.pth")
+
+    through = make_runner(custom_hooks=[Saver()])
+    through.train()
+    expected = outcome(through)
+
+    resumed = make_runner(resume=f"{through.work_dir}/best.pth")
+    resumed.train()
+
+    assert_equal(expected, outcome(resumed))
+
+
 @pytest.mark.parametrize("resume", [True, "auto"])
 def test_resume_finds_the_newest_checkpoint_where_the_hook_saves(
     make_runner: MakeRunner, tmp_path: Path, resume: Any

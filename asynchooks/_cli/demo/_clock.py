@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
     from asynchooks.instrument import Instrument
 
-__all__ = ["StepClock"]
+__all__ = ["VALIDATION", "StepClock"]
+
+VALIDATION = "validation"
 
 
 class StepClock(Hook):
-    """Reports each training step but the first as a span, and when the loop began and ended.
+    """Reports each training step but the first, and each validation, as a span; and when the loop began and ended.
 
     Args:
-        instrument: receives a ``"step"`` span for each training step.
+        instrument: receives the ``"step"`` spans; a validation's hook is `VALIDATION`.
         on_step: called after each step, for a progress display; must be quick.
         wait_for_device: called before the clock is read; None where the training thread does the work itself.
     """
@@ -43,6 +45,7 @@ class StepClock(Hook):
         self._on_step = on_step
         self._wait_for_device = wait_for_device
         self._step_start_ns = 0
+        self._validation_start_ns = 0
         self._has_warmed_up = False
         self.loop_start_ns = 0
         self.loop_end_ns = 0
@@ -66,6 +69,15 @@ class StepClock(Hook):
             self._has_warmed_up, self.loop_start_ns = True, end_ns
         if self._on_step is not None:
             self._on_step()
+
+    def before_val(self, runner: Any) -> None:
+        """Start the watch for a validation."""
+        self._validation_start_ns = time.perf_counter_ns()
+
+    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
+        """Stop the watch and report the validation."""
+        span = Span("step", VALIDATION, "", self._validation_start_ns, time.perf_counter_ns(), runner.iter)
+        self._instrument.record(span)
 
     def after_train(self, runner: Any) -> None:
         """Note the end of the loop; what the run still waits for comes after it."""

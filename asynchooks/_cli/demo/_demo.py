@@ -106,17 +106,16 @@ class _Demo:
         """Run everything; return the exit code."""
         with Display(self._console) as self._display:
             sizing = self._size()
-            quarter = sizing.interval
-            blocks = [self._block("pure compute, before", quarter)]
+            blocks = [self._block("pure compute, before", sizing.interval)]
             sync = self._run("sync", sizing)
-            blocks.append(self._block("pure compute, between", 2 * quarter))
+            blocks.append(self._block("pure compute, between", sizing.interval))
             async_ = self._run("async", sizing)
-            blocks.append(self._block("pure compute, after", quarter))
+            blocks.append(self._block("pure compute, after", sizing.interval))
             claims = self._prove(sync, async_, sizing)
-        baseline = measure_baseline(sync.arm.steps, blocks)
+        baseline = measure_baseline(blocks)
         environment = describe_environment("torch", "asynchooks")
-        arms = (sync.arm, async_.arm)
-        self._console.print("\n", comparison_table(baseline, arms))
+        arms = tuple(run.measure(baseline.validation_s) for run in (sync, async_))
+        self._console.print("\n", comparison_table(baseline, arms, sizing))
         self._console.print(
             caption(baseline, sizing, self._store.description, self._options.threads, environment)
         )

@@ -1,8 +1,10 @@
 """From spans to the numbers of the table. Pure: reads no clock, knows no runner.
 
-Decides what counts as what. *Exposed* is the time that the training thread stands still for hooks. *Inflation*
-is what steps lose while a save is in flight, against the median step of the same run with nothing in flight. A
-save's *lag* is the number of steps between its capture and its commit.
+Decides what counts as what. The *loop* is timed from the step before the first save to the last step: whole cycles
+of a save, a validation and the steps to the next save, in every mode alike. *Exposed* is the time that the training
+thread stands still for hooks. *Inflation* is what steps lose while a save is in flight, against the mean step of the
+same run with nothing in flight (means of both, so that a machine's hiccups cancel out). What comes after the last
+step, the last save above all, comes once per run.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asynchooks._cli.demo._clock import VALIDATION
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asynchooks.instrument import Span
 
-__all__ = ["Arm", "Baseline", "Block", "measure_arm", "measure_baseline"]
+__all__ = ["Arm", "Baseline", "Block", "measure_arm", "measure_baseline", "measure_block"]
 
 _SAVING_HOOK = "CheckpointHook"
 _STANDSTILL = frozenset({"capture", "barrier", "backpressure"})
@@ -29,12 +33,14 @@ class Block:
     Attributes:
         steps: steps that were timed: all but the first, which allocates.
         loop_s: seconds of the loop for them, validation included.
-        step_s: median step.
+        step_s: the shortest step: what the machine can do when it is left alone.
+        validation_s: mean validation.
     """
 
     steps: int
     loop_s: float
     step_s: float
+    validation_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +48,14 @@ class Baseline:
     """Pure compute: the same training without hooks that do I/O, in blocks around the other runs.
 
     Attributes:
-        steps: steps that one full run has.
-        loop_s: seconds of the loop for that many steps, from the mean of the blocks.
+        steps_per_s: speed of all blocks together, validation included.
+        validation_s: mean validation of all blocks.
         block_steps_per_s: the speed of each block, in the order in which they ran; their spread is the noise.
     """
 
-    steps: int
-    loop_s: float
+    steps_per_s: float
+    validation_s: float
     block_steps_per_s: tuple[float, ...]
-
-    @property
-    def steps_per_s(self) -> float:
-        """Speed of the loop."""
-        return self.steps / self.loop_s
 
     @property
     def noise(self) -> float:
@@ -68,25 +69,27 @@ class Arm:
 
     Attributes:
         mode: "sync" or "async".
-        steps: training steps.
-        saves: committed checkpoints, best ones included.
-        loop_s: seconds from the first step to the end of the loop.
-        final_wait_s: seconds from the end of the loop until everything was committed: once per run.
+        committed: committed checkpoints of the whole run, best ones included.
+        steps: steps of the loop.
+        saves: checkpoints that the loop pays for: the last ones come after it.
+        loop_s: seconds of the loop.
         exposed_s: seconds of the loop in which the training thread stood still for hooks.
         inflation_s: seconds that steps lost while a save was in flight; None where every step had one.
-        lag_steps: median steps between capture and commit.
-        step_s: median step with nothing in flight, or of all steps where there is none.
+        lag_steps: median steps between capture and commit, of the loop's saves.
+        end_s: seconds from the last step until everything was committed.
+        wall_s: seconds of the whole run after its first step.
     """
 
     mode: str
+    committed: int
     steps: int
     saves: int
     loop_s: float
-    final_wait_s: float
     exposed_s: float
     inflation_s: float | None
     lag_steps: float
-    step_s: float
+    end_s: float
+    wall_s: float
 
     @property
     def steps_per_s(self) -> float:
@@ -98,44 +101,79 @@ class Arm:
         """Share of the loop that was neither exposed nor inflation: pure compute by the run's own quiet steps."""
         return None if self.inflation_s is None else 1 - (self.exposed_s + self.inflation_s) / self.loop_s
 
-    @property
-    def wall_s(self) -> float:
-        """Seconds of the whole run: the loop and the wait at its end."""
-        return self.loop_s + self.final_wait_s
+
+def measure_baseline(blocks: Sequence[Block]) -> Baseline:
+    """Return the baseline from its blocks."""
+    speed = sum(block.steps for block in blocks) / sum(block.loop_s for block in blocks)
+    validation_s = statistics.mean(block.validation_s for block in blocks)
+    return Baseline(speed, validation_s, tuple(block.steps / block.loop_s for block in blocks))
 
 
-def measure_baseline(steps: int, blocks: Sequence[Block]) -> Baseline:
-    """Return the baseline of a run of ``steps`` steps."""
-    seconds_per_step = sum(block.loop_s for block in blocks) / sum(block.steps for block in blocks)
-    return Baseline(steps, steps * seconds_per_step, tuple(block.steps / block.loop_s for block in blocks))
+def measure_block(spans: Sequence[Span], *, loop_ns: tuple[int, int]) -> Block:
+    """Return the numbers of a stretch of pure compute, from its spans and the loop's start and end."""
+    steps, validations = _split(spans)
+    return Block(
+        steps=len(steps),
+        loop_s=(loop_ns[1] - loop_ns[0]) / 1e9,
+        step_s=min(step.duration_s for step in steps),
+        validation_s=statistics.mean(each.duration_s for each in validations),
+    )
 
 
-def measure_arm(mode: str, spans: Sequence[Span], *, loop_ns: tuple[int, int], end_ns: int) -> Arm:
+def measure_arm(mode: str, spans: Sequence[Span], *, end_ns: int, validation_s: float) -> Arm:
     """Return the numbers of one run.
 
     Args:
         mode: "sync" or "async".
-        spans: all spans of the run, its steps included.
-        loop_ns: start of the first step and end of the loop.
+        spans: all spans of the run, its steps included; the last step is saved.
         end_ns: when everything was committed and the run returned.
+        validation_s: a validation in pure compute; in a run there may be none without a save in flight.
     """
-    start_ns, loop_end_ns = loop_ns
-    steps = [span for span in spans if span.kind == "step"]
+    steps, validations = _split(spans)
     flights = [span for span in spans if span.kind == "background" and span.hook == _SAVING_HOOK]
-    busy = [step.duration_s for step in steps if any(_overlap(step, flight) for flight in flights)]
-    idle = [step.duration_s for step in steps if not any(_overlap(step, flight) for flight in flights)]
-    step_s = statistics.median(idle or busy)
+    saves = [span.start_ns for span in spans if span.kind == "capture" and span.hook == _SAVING_HOOK]
+    loop_start_ns = max(step.end_ns for step in steps if step.end_ns <= min(saves))
+    loop_end_ns = steps[-1].end_ns
+    in_loop = [flight for flight in flights if flight.start_ns < loop_end_ns]
     return Arm(
         mode=mode,
-        steps=len(steps),
-        saves=sum(flight.detail["ok"] is True for flight in flights),
-        loop_s=(loop_end_ns - start_ns) / 1e9,
-        final_wait_s=(end_ns - loop_end_ns) / 1e9,
-        exposed_s=_exposed_s(spans, start_ns, loop_end_ns),
-        inflation_s=sum(busy) - step_s * len(busy) if idle else None,
-        lag_steps=statistics.median([_lag_steps(flight) for flight in flights] or [0]),
-        step_s=step_s,
+        committed=sum(flight.detail["ok"] is True for flight in flights),
+        steps=sum(step.start_ns >= loop_start_ns for step in steps),
+        saves=sum(start_ns < loop_end_ns for start_ns in saves),
+        loop_s=(loop_end_ns - loop_start_ns) / 1e9,
+        exposed_s=_exposed_s(spans, loop_start_ns, loop_end_ns),
+        inflation_s=_inflation_s(
+            steps, flights, _within(validations, loop_start_ns, loop_end_ns), validation_s
+        ),
+        lag_steps=statistics.median([int(str(flight.detail["lag_steps"])) for flight in in_loop] or [0]),
+        end_s=(end_ns - loop_end_ns) / 1e9,
+        wall_s=(end_ns - steps[0].start_ns) / 1e9,
     )
+
+
+def _split(spans: Sequence[Span]) -> tuple[list[Span], list[Span]]:
+    """Return the training steps and the validations, in order of time."""
+    timed = sorted((span for span in spans if span.kind == "step"), key=lambda span: span.start_ns)
+    return [s for s in timed if s.hook != VALIDATION], [s for s in timed if s.hook == VALIDATION]
+
+
+def _within(spans: Sequence[Span], start_ns: int, end_ns: int) -> list[Span]:
+    return [span for span in spans if start_ns <= span.start_ns and span.end_ns <= end_ns]
+
+
+def _inflation_s(
+    steps: Sequence[Span], flights: Sequence[Span], validations: Sequence[Span], validation_s: float
+) -> float | None:
+    busy = [step.duration_s for step in steps if _overlaps(step, flights)]
+    quiet = [step.duration_s for step in steps if not _overlaps(step, flights)]
+    if not quiet:
+        return None
+    lost_s = sum(busy) - statistics.mean(quiet) * len(busy)
+    return lost_s + sum(each.duration_s - validation_s for each in validations if _overlaps(each, flights))
+
+
+def _overlaps(span: Span, flights: Sequence[Span]) -> bool:
+    return any(span.start_ns < flight.end_ns and flight.start_ns < span.end_ns for flight in flights)
 
 
 def _exposed_s(spans: Sequence[Span], start_ns: int, end_ns: int) -> float:
@@ -148,11 +186,3 @@ def _exposed_s(spans: Sequence[Span], start_ns: int, end_ns: int) -> float:
         total += max(0, last - max(first, covered_to))
         covered_to = max(covered_to, last)
     return total / 1e9
-
-
-def _lag_steps(flight: Span) -> int:
-    return int(str(flight.detail["lag_steps"]))
-
-
-def _overlap(one: Span, other: Span) -> bool:
-    return one.start_ns < other.end_ns and other.start_ns < one.end_ns

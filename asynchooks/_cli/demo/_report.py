@@ -21,18 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "caption", "comparison_table", "picture"]
 
 
-# The interval's save and the best one's follow each other: one validation lies between them.
-_SAME_SAVE_NS = 2_000_000_000
-
-
-def comparison_table(baseline: Baseline, arms: Sequence[Arm]) -> Table:
+def comparison_table(baseline: Baseline, arms: Sequence[Arm], sizing: Sizing) -> Table:
     """Return the table: one row per quantity, one column per run."""
     table = Table(title="Saving inline and in the background, beside pure compute", title_justify="left")
     table.add_column("")
     table.add_column("pure compute", justify="right")
     for arm in arms:
         table.add_column(f'mode="{arm.mode}"', justify="right")
-    for name, pure, cells in _rows(baseline, arms):
+    for name, pure, cells in _rows(baseline, arms, sizing):
         table.add_row(name, pure, *cells)
     return table
 
@@ -42,9 +38,10 @@ def caption(baseline: Baseline, sizing: Sizing, store: str, threads: int, enviro
     blocks = len(baseline.block_steps_per_s)
     lines = [
         (
-            "exposed: the training thread stands still for hooks. inflation: steps are slower while a save is in "
-            "flight. quiet steps: those with none in flight; the share is the loop without exposed time and "
-            "inflation. lag: from capture to commit. final wait: for the last save, once per run."
+            "loop: from the first save to the last step, whole cycles of save, validation and steps. exposed: the "
+            "training thread stands still for hooks. inflation: steps are slower while a save is in flight. of pure "
+            "compute: the loop without both, measured against the steps of the same run with nothing in flight. "
+            "lag: from capture to commit. after the last step: validation and the last save, once per run."
         ),
         f"Same weights, data and {sizing.steps} steps in every run; a save every {sizing.interval} steps.",
         f"Store: {store}.",
@@ -53,8 +50,9 @@ def caption(baseline: Baseline, sizing: Sizing, store: str, threads: int, enviro
             f"and the server on this machine."
         ),
         (
-            f"Pure compute: the same training and validation without checkpoints and logs, in {blocks} blocks "
-            f"before, between and after the runs; they differ by up to {baseline.noise:.1%} from their mean."
+            f"Pure compute: the same training and validation without checkpoints and logs, in {blocks} separate "
+            f"blocks before, between and after the runs, which differ by up to {baseline.noise:.1%} from their "
+            f"mean: so much is the noise of this machine, and of the row that compares with them."
         ),
         environment_line(environment),
     ]
@@ -69,9 +67,9 @@ def caption(baseline: Baseline, sizing: Sizing, store: str, threads: int, enviro
 
 def picture(spans: Sequence[Span], width: int) -> str:
     """Return the timeline of one save: from a little before its capture to a little before the next one's."""
-    captures = sorted(s.start_ns for s in spans if s.kind == "capture" and s.hook == "CheckpointHook")
+    captures = [span for span in spans if span.kind == "capture" and span.hook == "CheckpointHook"]
+    saves = sorted(span.start_ns for span in captures if span.point == "after_train_iter")
     ends = [span.end_ns for span in spans]
-    saves = [at for i, at in enumerate(captures) if i == 0 or at - captures[i - 1] > _SAME_SAVE_NS]
     middle = (len(saves) - 1) // 2
     cadence_ns = (saves[middle + 1] if middle + 1 < len(saves) else max(ends)) - saves[middle]
     start_ns = saves[middle] - cadence_ns // 10
@@ -91,14 +89,13 @@ def as_json(
         "environment": environment,
         "options": options,
         "sizing": asdict(sizing),
-        "pure_compute": asdict(baseline) | {"steps_per_s": baseline.steps_per_s, "noise": baseline.noise},
+        "pure_compute": asdict(baseline) | {"noise": baseline.noise},
         "runs": {
             arm.mode: asdict(arm)
             | {
                 "steps_per_s": arm.steps_per_s,
-                "wall_s": arm.wall_s,
-                "of_pure_compute": arm.steps_per_s / baseline.steps_per_s,
-                "of_own_quiet_steps": arm.own_share,
+                "of_pure_compute": arm.own_share,
+                "against_the_blocks": arm.steps_per_s / baseline.steps_per_s,
             }
             for arm in arms
         },
@@ -106,22 +103,23 @@ def as_json(
     }
 
 
-def _rows(baseline: Baseline, arms: Sequence[Arm]) -> list[tuple[str, str, list[str]]]:
+def _rows(baseline: Baseline, arms: Sequence[Arm], sizing: Sizing) -> list[tuple[str, str, list[str]]]:
+    pure_s = (sizing.steps - 1) / baseline.steps_per_s
     return [
         ("training loop, steps/s", f"{baseline.steps_per_s:.2f}", [f"{arm.steps_per_s:.2f}" for arm in arms]),
+        ("  of pure compute", "100.0 %", [_percent(arm.own_share) for arm in arms]),
         (
-            "  of pure compute",
-            "100.0 %",
+            "  against the blocks",
+            "",
             [_percent(arm.steps_per_s / baseline.steps_per_s) for arm in arms],
         ),
-        ("  by its own quiet steps", "", [_percent(arm.own_share) for arm in arms]),
         ("exposed, s per save", "", [_per_save(arm.exposed_s, arm) for arm in arms]),
         ("inflation, s per save", "", [_per_save(arm.inflation_s, arm) for arm in arms]),
         ("lag, steps", "", [f"{arm.lag_steps:g}" for arm in arms]),
-        ("checkpoints committed", "", [str(arm.saves) for arm in arms]),
-        ("final wait, s", "", [f"{arm.final_wait_s:.1f}" for arm in arms]),
-        ("wall time, s", f"{baseline.loop_s:.1f}", [f"{arm.wall_s:.1f}" for arm in arms]),
-        ("  over pure compute, s", "", [f"{arm.wall_s - baseline.loop_s:+.1f}" for arm in arms]),
+        ("checkpoints committed", "", [str(arm.committed) for arm in arms]),
+        ("after the last step, s", "", [f"{arm.end_s:.1f}" for arm in arms]),
+        ("wall time, s", f"{pure_s:.1f}", [f"{arm.wall_s:.1f}" for arm in arms]),
+        ("  over pure compute, s", "", [f"{arm.wall_s - pure_s:+.1f}" for arm in arms]),
     ]
 
 

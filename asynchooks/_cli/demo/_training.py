@@ -6,7 +6,6 @@ training without the hooks that do I/O: pure compute.
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from torch.utils.data import Dataset, Subset
 
 from asynchooks._cli.demo._clock import StepClock
 from asynchooks._cli.demo._gpt import GPT, GPTSize
-from asynchooks._cli.demo._measure import Arm, Block, measure_arm
+from asynchooks._cli.demo._measure import Arm, Block, measure_arm, measure_block
 from asynchooks._cli.demo._text import Windows, read_corpus, split_corpus
 from asynchooks.runner import Runner
 from asynchooks.trace import Recorder
@@ -47,14 +46,20 @@ class Run:
     """One finished run that saved.
 
     Attributes:
-        arm: its numbers.
+        mode: "sync" or "async".
         spans: everything that was recorded.
+        end_ns: when everything was committed and the run returned.
         url: the folder of its checkpoints.
     """
 
-    arm: Arm
+    mode: str
     spans: tuple[Span, ...]
+    end_ns: int
     url: str
+
+    def measure(self, validation_s: float) -> Arm:
+        """Return the run's numbers, given the seconds of a validation in pure compute."""
+        return measure_arm(self.mode, self.spans, end_ns=self.end_ns, validation_s=validation_s)
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,7 @@ class Training:
         with tempfile.TemporaryDirectory(prefix="asynchooks-") as work_dir:
             quiet = {"checkpoint": None, "logger": None}
             self._runner(Path(work_dir), steps, interval, default_hooks=quiet, custom_hooks=[clock]).train()
-        timed = [span.duration_s for span in recorder.spans]
-        return Block(len(timed), (clock.loop_end_ns - clock.loop_start_ns) / 1e9, statistics.median(timed))
+        return measure_block(recorder.spans, loop_ns=(clock.loop_start_ns, clock.loop_end_ns))
 
     def run(
         self,
@@ -157,9 +161,7 @@ class Training:
             )
             runner.train()
             end_ns = time.perf_counter_ns()
-        spans = recorder.spans
-        arm = measure_arm(mode, spans, loop_ns=(clock.loop_start_ns, clock.loop_end_ns), end_ns=end_ns)
-        return Run(arm, spans, f"{store_url}/{name}")
+        return Run(mode, recorder.spans, end_ns, f"{store_url}/{name}")
 
     def _clock(self, recorder: Recorder, on_step: Callable[[], None] | None) -> StepClock:
         is_cuda = torch.device(self.device).type == "cuda"

@@ -1,7 +1,8 @@
 """A copy of the log files on another store, brought up to date while the run goes on.
 
 A run that is killed leaves its logs there up to the last copy. Whole files are copied, those that have changed; each
-appears whole or stays as it was. Runs in worker threads only.
+appears whole or stays as it was. A store that fails is left in peace for a while, so that log lines do not queue up
+behind it. Runs in worker threads only.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import anyio
 from asynchooks.checkpoint import Content, open_store
 
 __all__ = ["Mirror"]
+
+_DEADLINE_S = 30.0
+_REST_INTERVALS = 10
 
 
 class Mirror:
@@ -55,8 +59,9 @@ class Mirror:
         """Copy what has changed, unless the last copy is recent."""
         now = time.monotonic()
         if now >= self._due:
-            self._due = now + self._interval_s
+            self._due = now + self._interval_s * _REST_INTERVALS
             await anyio.to_thread.run_sync(self._copy, log_dir, run)
+            self._due = now + self._interval_s
 
     async def finish(self, log_dir: Path, run: str, logger: logging.Logger) -> None:
         """Copy what has changed; then remove the local files, where they are not to be kept."""
@@ -70,7 +75,9 @@ class Mirror:
             version = (status.st_mtime_ns, status.st_size)
             if self._copied.get(path) != version:
                 folder = "/".join((self._out_dir, run, *path.relative_to(log_dir).parent.parts))
-                open_store(folder, self._options).put(path.name, Content.of(path.read_bytes()))
+                open_store(folder, self._options, deadline_s=_DEADLINE_S).put(
+                    path.name, Content.of(path.read_bytes())
+                )
                 self._copied[path] = version
 
     def _remove(self, log_dir: Path, logger: logging.Logger) -> None:

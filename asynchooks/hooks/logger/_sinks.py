@@ -8,6 +8,7 @@ whatever ends the run, what was written stays readable. A file is opened for its
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
@@ -83,13 +84,17 @@ class TextLines(_Lines):
 
 
 class JsonLines(_Lines):
-    """One JSON object per record and line: the numbers, ``mode`` and ``step``."""
+    """One JSON object per record and line: the numbers, ``mode`` and ``step``.
+
+    Standard JSON: a number that is not finite is written as a string, ``"nan"``.
+    """
 
     async def write(self, record: Record) -> None:
         """Append one line."""
         if not record.numbers:
             return
-        line = json.dumps({"mode": record.mode, **record.numbers, "step": record.step}, default=_plain)
+        numbers = {name: _finite(value) for name, value in record.numbers.items()}
+        line = json.dumps({"mode": record.mode, **numbers, "step": record.step}, default=_plain)
         await self.append(line + "\n")
 
 
@@ -132,6 +137,10 @@ class TensorboardEvents:
             for event in events:
                 writer.write(event.SerializeToString())
             file.flush()
+
+
+def _finite(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

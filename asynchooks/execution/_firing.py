@@ -1,0 +1,84 @@
+"""A firing carried out step by step on the training thread: blocking methods, captures, launches.
+
+Decides nothing about order or room; asks the flight before each step that could have to wait.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from asynchooks.execution._foreground import Captured
+from asynchooks.execution._part import whole_body
+from asynchooks.execution._view import freeze_arguments, view_of
+
+if TYPE_CHECKING:
+    from asynchooks.execution._flight import Flight
+    from asynchooks.execution._plan import Plan, Step
+
+__all__ = ["Firings"]
+
+
+class Firings:
+    """Carries plans out. Training thread only, except `next_number`."""
+
+    def __init__(self, flight: Flight, *, inline: bool) -> None:
+        self._flight = flight
+        self._inline = inline
+        self._numbers = itertools.count()
+
+    def next_number(self) -> int:
+        """Return the identity of one more firing. Called on any thread."""
+        return next(self._numbers)
+
+    def run(self, plan: Plan, context: object, arguments: dict[str, Any]) -> None:
+        """Run the steps of a plan in order."""
+        flight = self._flight
+        firing = self.next_number()
+        for step in plan.steps:
+            if step.shape == "blocking":
+                if not step.may_wait or not flight.busy or flight.wait_turn(step, firing):
+                    flight.foreground.call(step, context, arguments)
+            elif not flight.is_abandoned(step, firing):
+                if step.shape == "capture":
+                    captured = flight.foreground.capture(step, context, arguments)
+                else:
+                    captured = self._whole_body(step, context, arguments)
+                if captured is not None:
+                    self._launch(plan, step, firing, captured)
+
+    def attend(self) -> None:
+        """Run the deferred foreground parts that are due, and raise what has failed."""
+        self._flight.waits.deferred()
+        self._flight.raise_failures()
+
+    def count_step(self, point: str, context: object) -> None:
+        """Count a firing that is progress of the run, and tell a context that counts for itself."""
+        if point == "after_train_iter":
+            self._flight.ledger.steps += 1
+        fired = getattr(context, "hook_point_fired", None)
+        if fired is not None:
+            fired(point)
+
+    def _whole_body(self, step: Step, context: object, arguments: dict[str, Any]) -> Captured:
+        ledger = self._flight.ledger
+        ledger.tally(step).invocations += 1
+        mark = ledger.mark()
+        view = view_of(context)
+        part = whole_body(step, view, freeze_arguments(arguments))
+        ledger.captured(step, mark, None)
+        return Captured(part, view, 0)
+
+    def _launch(self, plan: Plan, step: Step, firing: int, captured: Captured) -> None:
+        try:
+            there_is_room = self._flight.find_room(step, held=captured.reserved)
+        except BaseException:
+            self._flight.release(captured.reserved)
+            raise
+        if not there_is_room:
+            self._flight.release(captured.reserved)
+            return
+        self._flight.launch(step, firing, captured, known_hooks=plan.known_hooks)
+        if self._inline:
+            self._flight.waits.inline(step)
+            self._flight.raise_failures()

@@ -1,0 +1,38 @@
+"""What is public can be imported, is documented, and stays as small as it was meant to be."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import asynchooks
+
+PACKAGES = [
+    "asynchooks",
+    *(
+        f"asynchooks.{module.name}"
+        for module in pkgutil.iter_modules(asynchooks.__path__)
+        if not module.name.startswith("_")
+    ),
+]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_public_name_exists_and_is_documented(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} says what it is"
+    for public in module.__all__:
+        thing = getattr(module, public)
+        if inspect.isclass(thing) or inspect.isroutine(thing):
+            assert inspect.getdoc(thing), f"{name}.{public} has a docstring"
+
+
+def test_the_top_level_stays_small() -> None:
+    assert len(asynchooks.__all__) <= 20
+    assert set(asynchooks.__all__) <= set(dir(asynchooks))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Runer'"):
+        asynchooks.Runer  # noqa: B018
