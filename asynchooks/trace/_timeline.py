@@ -36,11 +36,11 @@ _GLYPHS: dict[SpanKind, str] = {
 }
 _STEP_START = "┬"
 _LEGEND: tuple[tuple[str, str], ...] = (
-    ("─", "training step or validation"),
+    ("─", "step or validation"),
     ("C", "capture"),
-    ("c", "capture shorter than a column"),
+    ("c", "short capture"),
     ("X", "training waits"),
-    ("x", "waits shorter than a column"),
+    ("x", "short wait"),
     ("▒", "background"),
     ("▓", "persist"),
     ("◆", "commit"),

@@ -34,7 +34,7 @@ def test_a_save_is_drawn_below_the_training_thread_that_goes_on() -> None:
         "training thread  ┬───┬───┬───C───┬───┬───┬───┬───┬───┬───\n"
         "CheckpointHook                ▒▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓◆◆\n"
         "\n"
-        "─ training step or validation  C capture  ▒ background  ▓ persist  ◆ commit"
+        "─ step or validation  C capture  ▒ background  ▓ persist  ◆ commit"
     )
 
 
