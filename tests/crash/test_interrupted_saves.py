@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import uuid
 from collections.abc import Iterator
@@ -69,9 +70,7 @@ def test_a_second_ctrl_c_gives_them_up_between_two_parts_of_an_upload(
         ended = trainer.train(tmp_path / "run", url, options, 50, [INTERRUPT, INTERRUPT_AGAIN], size=size)
 
     assert ended.status == 1
-    assert (
-        "CheckpointHook.after_train_iter was cancelled before it had finished" in trainer.errors.read_text()
-    )
+    assert re.search(r"CheckpointHook\.\w+ was cancelled before it had finished", trainer.errors.read_text())
     assert ended.lasted_s < 4.5, "less than the rest of the upload"
     assert ended.all_of("saved") == []
     assert check_whole(url, s3_server) == [2, 2]  # the last and the best one of the first start

@@ -98,7 +98,7 @@ def digest(state_dict: Mapping[str, Any], optimizer: Mapping[str, Any]) -> str:
 
 
 class Tell(Hook):
-    """Says where the training starts, what is committed, and when a save is in flight."""
+    """Says where the training starts and when a save is in flight."""
 
     effects = Effects()
     priority = "LOWEST"
@@ -106,29 +106,40 @@ class Tell(Hook):
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
-    def say(self, word: str, number: int) -> None:
-        os.write(self.descriptor, f"{word} {number}\n".encode())
-
     def before_train(self, runner: Any) -> None:
-        self.say("started", runner.iter)
+        say(self.descriptor, "started", runner.iter)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         if runner.executor.statistics().in_flight:
-            self.say("busy", runner.iter + 1)
+            say(self.descriptor, "busy", runner.iter + 1)
+
+
+class TellSaved(Hook):
+    """Says what is committed. Not the hook above: that would wait at each iteration for what it is to be told."""
+
+    effects = Effects()
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
 
     async def after_save_checkpoint(self, runner: Any, path: str, meta: Mapping[str, Any]) -> None:
-        self.say("best" if "best_" in path.rpartition("/")[2] else "saved", meta["iter"])
+        say(self.descriptor, "best" if "best_" in path.rpartition("/")[2] else "saved", meta["iter"])
+
+
+def say(descriptor: int, word: str, number: int) -> None:
+    """Tell the program that watches."""
+    os.write(descriptor, f"{word} {number}\n".encode())
 
 
 def train(order: Mapping[str, Any], descriptor: int) -> int:
     """Train in this process; return its exit status."""
-    tell = Tell(descriptor)
-    logging.getLogger("asynchooks.execution").addHandler(TellFinishing(tell))
+    hooks = (Tell(descriptor), TellSaved(descriptor))
+    logging.getLogger("asynchooks.execution").addHandler(TellFinishing(descriptor))
     try:
         make_runner(
-            order["work_dir"], order["out_dir"], order["options"], order["iters"], tell, **order["changes"]
+            order["work_dir"], order["out_dir"], order["options"], order["iters"], *hooks, **order["changes"]
         ).train()
     except KeyboardInterrupt:
         return 130
@@ -141,13 +152,13 @@ def train(order: Mapping[str, Any], descriptor: int) -> int:
 class TellFinishing(logging.Handler):
     """Says that the executor has taken note of a Ctrl-C and sees to what is in flight."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self.tell = tell
+        self.descriptor = descriptor
 
     def emit(self, record: logging.LogRecord) -> None:
         if "finishing in-flight work" in record.getMessage():
-            self.tell.say("finishing", 0)
+            say(self.descriptor, "finishing", 0)
 
 
 class Watch:
