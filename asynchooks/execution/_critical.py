@@ -3,18 +3,29 @@
 A KeyboardInterrupt can come between any two instructions of the main thread. Between "the part is noted" and "the
 part is placed in the order" it would leave a part that nobody ever starts, and the drain that follows would wait
 for it for ever. So, while an executor is open and the program has not installed a handler of its own, SIGINT is
-held back inside the lock and raised when it is left.
+held back inside the lock and raised when it is left. And since Python ignores what is raised in the callback of a
+weak reference (torch has one at the end of each backward pass, where a Ctrl-C that came during it is raised), a
+KeyboardInterrupt that ends so is sent again.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 __all__ = ["Critical", "interrupts"]
+
+_SEND_AGAIN_S = 0.01
 
 
 class _Interrupts:
@@ -25,6 +36,7 @@ class _Interrupts:
         self._depth = 0
         self._pending = False
         self._waiting_on: threading.Lock | None = None
+        self._unraisable_hook: Callable[[UnraisableHookArgs], object] = sys.unraisablehook
 
     def install(self) -> None:
         """Start holding, if this is the main thread and the handler is Python's own. Pairs with `remove`."""
@@ -33,6 +45,7 @@ class _Interrupts:
         self._users += 1
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._on_signal)
+            self._unraisable_hook, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
 
     def remove(self) -> None:
         """Give the handler back when the last user goes."""
@@ -42,6 +55,8 @@ class _Interrupts:
         # bound methods compare equal, not identical
         if self._users == 0 and signal.getsignal(signal.SIGINT) == self._on_signal:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._users == 0 and sys.unraisablehook == self._on_unraisable:
+            sys.unraisablehook = self._unraisable_hook
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -91,6 +106,18 @@ class _Interrupts:
         self._pending = True
         if self._waiting_on is not None:
             _release(self._waiting_on)
+
+    def _on_unraisable(self, ignored: UnraisableHookArgs) -> None:
+        """Called where Python ignores an exception: in callbacks and finalizers, perhaps with locks held."""
+        if ignored.exc_type is KeyboardInterrupt and _on_main_thread():
+            _thread.start_new_thread(_send_again, ())  # takes no lock, as threading.Thread would
+        else:
+            self._unraisable_hook(ignored)
+
+
+def _send_again() -> None:
+    time.sleep(_SEND_AGAIN_S)  # the callback must have ended, or the next one is ignored too
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 interrupts = _Interrupts()

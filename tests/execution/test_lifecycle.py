@@ -310,6 +310,30 @@ def test_a_signal_handler_that_exits_while_the_training_thread_waits_lets_work_f
     assert (code, out) == (7, "uploaded\n"), err
 
 
+def test_ctrl_c_in_the_callback_of_a_weak_reference_is_not_ignored():
+    code, out, err = run_script(
+        HEADER
+        + """
+    import signal, time, weakref
+
+    class Thing: pass
+
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+    with HookExecutor() as executor:
+        del thing
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            executor.fire("before_train_iter", None, batch_idx=0)
+    say("was ignored")
+    """
+    )
+
+    assert "was ignored" not in out
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert code != 0
+
+
 def test_importing_the_package_loads_no_torch() -> None:
     code, out, err = run_script(
         """
