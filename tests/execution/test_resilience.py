@@ -191,10 +191,10 @@ def test_what_was_captured_is_freed_when_its_part_has_ended(ends: Any) -> None:
         for number in range(5):
             executor.fire("before_train_iter", None, batch_idx=number)
         executor.drain()
-        executor.fire("before_train", None)
-        alive = [captured() for captured in hook.captured]
-
-    assert alive == [None] * 5
+        earlier = [captured() for captured in hook.captured[:-1]]
+    # The last part's task may still be on its way out of the event loop when the drain returns.
+    assert earlier == [None] * 4
+    assert hook.captured[-1]() is None
 
 
 def test_a_context_that_cannot_describe_itself_leaves_nothing_reserved() -> None:
