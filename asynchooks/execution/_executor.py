@@ -119,6 +119,9 @@ class HookExecutor:
     ) -> None:
         """Register a hook; it runs by priority, then in order of registration.
 
+        While the executor is open: on the training thread, where it waits for parts in flight that fire points,
+        since the hook must not hear of what came before it.
+
         Args:
             hook: an instance with methods named after hook points.
             priority: wins over the hook's own ``priority``.
@@ -129,6 +132,10 @@ class HookExecutor:
             UnknownOptionError: ``mode`` or one of the hook's options is no known word.
             ValueError, TypeError, UnknownNameError: the priority is none.
         """
+        if self._owner != _NOT_OPEN:
+            if self._owner != get_ident():
+                self._refuse("register()", "register before, or in a method that runs on the training thread")
+            self._flight.waits.told()
         self._plans.register(hook, priority=priority, mode=mode)
 
     @property
@@ -188,7 +195,7 @@ class HookExecutor:
                 self.fire(point, context, batch_idx, data_batch, outputs, **others)
             return
         if flight.attention:
-            self._firings.attend()
+            self._firings.attend(point)
         methods = plan.inline
         if methods is None or others or batch_idx is _ABSENT or data_batch is _ABSENT:
             self._firings.run(
@@ -228,8 +235,9 @@ class HookExecutor:
             )
         if point not in part.step.registration.fires:
             raise HookDefinitionError(
-                f"{part.step.name} fires {point!r} from the background without declaring it; set "
-                f"`fires = ({point!r},)` on {part.step.registration.name}, so that the order can respect it."
+                f"{part.step.name} fires {point!r} from the background without declaring it; set `fires = "
+                f"{(*part.step.registration.fires, point)!r}` on {part.step.registration.name}, so that the order "
+                f"can respect it."
             )
         plan = self.plan(point)
         frozen = freeze_arguments(arguments)

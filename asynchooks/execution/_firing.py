@@ -6,8 +6,11 @@ Decides nothing about order or room; asks the flight before each step that could
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from asynchooks.errors import HookDefinitionError
+from asynchooks.execution._backpressure import InvocationSkipped
 from asynchooks.execution._foreground import Captured
 from asynchooks.execution._part import whole_body
 from asynchooks.execution._view import freeze_arguments, view_of
@@ -37,7 +40,9 @@ class Firings:
         firing = self.next_number()
         for step in plan.steps:
             if step.shape == "blocking":
-                if not step.may_wait or not flight.busy or flight.wait_turn(step, firing):
+                if step.may_wait and flight.busy:
+                    flight.in_turn(step, firing, partial(flight.foreground.call, step, context, arguments))
+                else:
                     flight.foreground.call(step, context, arguments)
             elif not flight.is_abandoned(step, firing):
                 if step.shape == "capture":
@@ -45,10 +50,21 @@ class Firings:
                 else:
                     captured = self._whole_body(step, context, arguments)
                 if captured is not None:
-                    self._launch(plan, step, firing, captured)
+                    self._launch(step, firing, captured)
 
-    def attend(self) -> None:
-        """Run the deferred foreground parts that are due, and raise what has failed."""
+    def attend(self, point: str) -> None:
+        """Run the deferred foreground parts that are due, and raise what has failed, before a point is fired.
+
+        Raises:
+            HookDefinitionError: the point is fired inside a deferred method that does not declare it.
+        """
+        part = self._flight.deferring
+        if part is not None and point not in part.step.may_fire:
+            hook = part.step.registration.name
+            raise HookDefinitionError(
+                f"{part.step.name}, fired from the background, fires {point!r} itself or in a hook that it calls, "
+                f"without declaring it; add {point!r} to {hook}.fires, so that the order can respect it."
+            )
         self._flight.waits.deferred()
         self._flight.raise_failures()
 
@@ -69,16 +85,15 @@ class Firings:
         ledger.captured(step, mark, None)
         return Captured(part, view, 0)
 
-    def _launch(self, plan: Plan, step: Step, firing: int, captured: Captured) -> None:
+    def _launch(self, step: Step, firing: int, captured: Captured) -> None:
         try:
-            there_is_room = self._flight.find_room(step, held=captured.reserved)
-        except BaseException:
+            self._flight.make_room(step, 0, held=captured.reserved)
+        except BaseException as error:
             self._flight.release(captured.reserved)
+            if isinstance(error, InvocationSkipped):
+                return
             raise
-        if not there_is_room:
-            self._flight.release(captured.reserved)
-            return
-        self._flight.launch(step, firing, captured, known_hooks=plan.known_hooks)
+        self._flight.launch(step, firing, captured)
         if self._inline:
             self._flight.waits.inline(step)
             self._flight.raise_failures()

@@ -40,7 +40,9 @@ class Flight:
 
     Attributes:
         in_flight: the parts in flight by their keys; whether it is empty may be read without the lock.
-        attention: there are failures to raise or deferred foreground parts to run; read without the lock.
+        attention: there are failures to raise, deferred foreground parts to run, or one runs now; read without the
+            lock.
+        deferring: the part whose deferred foreground runs now, or None. Training thread only.
         ledger: what happened so far.
         foreground: calls methods on the training thread.
         waits: what the training thread waits for.
@@ -48,6 +50,7 @@ class Flight:
 
     def __init__(self, order: Order, limits: Limits, instrument: Instrument | None) -> None:
         self.attention = False
+        self.deferring: Part | None = None
         self.ledger = Ledger(instrument, inline=order == "inline")
         self._limits = limits
         self.foreground = Foreground(self.release, self.ledger)
@@ -87,7 +90,7 @@ class Flight:
         """Whether anything is in flight or has failed unraised. Cheap; no lock."""
         return len(self._board) > 0 or self._board.poisoned
 
-    def launch(self, step: Step, firing: int, captured: Captured, *, known_hooks: int) -> None:
+    def launch(self, step: Step, firing: int, captured: Captured) -> None:
         """Start a background part when its turn comes. Called on the training thread; does not wait."""
         with self._changed:
             if self._portal is None:
@@ -100,7 +103,6 @@ class Flight:
                 captured.function,
                 deferred=None,
                 steps=self.ledger.steps,
-                known_hooks=known_hooks,
                 is_background=True,
                 reserved=captured.reserved,
             )
@@ -118,24 +120,28 @@ class Flight:
             self._apply(self._board.invoked(invocation), step)
             return True
 
-    def wait_turn(self, step: Step, firing: int) -> bool:
-        """Wait until a blocking step may run; False when it is abandoned. A barrier, on the training thread."""
+    def in_turn(self, step: Step, firing: int, call: Callable[[], None]) -> None:
+        """Call a blocking method when its turn has come, unless it is abandoned: a barrier."""
         turn = Turn(step)
-        with self._changed:
-            invocation = step.invocation(self._program_order.next(), firing, immediate=True)
-            self._turns[invocation.key] = turn
-            self._apply(self._board.invoked(invocation))
-            if turn.granted is not None:
-                del self._turns[invocation.key]
-                return turn.granted
+        key, is_last = self._program_order.next_turn()
         try:
-            self.waits.until(lambda: turn.granted is not None, "barrier", step)
-        finally:
             with self._changed:
-                self._turns.pop(invocation.key, None)
-                if turn.granted is None and invocation.key in self._board:  # the wait was interrupted
-                    self._apply(self._board.replaced(invocation.key))
-        return bool(turn.granted)
+                self._turns[key] = turn
+                self._apply(self._board.invoked(step.invocation(key, firing, immediate=is_last)))
+                if turn.granted is not None:
+                    del self._turns[key]
+            if turn.granted is None:
+                self.waits.until(lambda: turn.granted is not None, "barrier", step)
+            if turn.granted and is_last:
+                call()
+            elif turn.granted:
+                with self._program_order.before(key):
+                    call()
+        finally:
+            if turn.granted is None or key in self._board:  # interrupted, or over
+                with self._changed:
+                    self._apply(self._board.finished(key))
+            self._turns.pop(key, None)
 
     def make_room(self, step: Step, nbytes: int, *, held: int = 0) -> None:
         """Wait for room, drop an older part, or raise `InvocationSkipped`, as the hook's ``when_busy`` says.
@@ -156,14 +162,6 @@ class Flight:
                     self._replace(step)
                     continue
             self.waits.until(lambda: self._may_proceed(step, nbytes, held), "backpressure", step)
-
-    def find_room(self, step: Step, *, held: int) -> bool:
-        """Find room for a part that has captured already; False when it is skipped."""
-        try:
-            self.make_room(step, 0, held=held)
-        except InvocationSkipped:
-            return False
-        return True
 
     def release(self, nbytes: int) -> None:
         """Give reserved bytes back that no part took over."""
@@ -190,8 +188,6 @@ class Flight:
                     f"it; a background part fires, before it returns, on the executor that runs it."
                 )
             for step in steps:
-                if step.registration.number >= parent.known_hooks:  # registered after the part was placed
-                    continue
                 key = ProgramOrder.child(parent.key, parent.children)
                 parent.children += 1
                 invocation = step.invocation(key, firing)
@@ -211,7 +207,6 @@ class Flight:
                     function,
                     deferred,
                     self.ledger.steps,
-                    parent.known_hooks,
                     is_background=function is not None,
                 )
                 if deferred is not None:
@@ -232,7 +227,7 @@ class Flight:
             failures = list(self._failures.values())
             self._failures.clear()
             self._board.acknowledged()
-            self.attention = bool(self._parts.deferred)
+            self.attention = bool(self._parts.deferred) or self.deferring is not None
         return as_exception(failures)
 
     def abandon_waiting(self) -> None:
@@ -344,6 +339,7 @@ class Flight:
         assert deferred is not None  # noqa: S101 - popped from the deferred ones
         part.deferred = None
         captured: Captured | None = None
+        outer, self.deferring, self.attention = self.deferring, part, True
         try:
             with self._program_order.before(part.key):
                 if part.step.shape == "blocking":
@@ -353,6 +349,8 @@ class Flight:
         except BaseException as error:
             self._fail_foreground(part, error)
             raise
+        finally:
+            self.deferring = outer
         with self._changed:
             if part.key not in self._parts:  # abandoned meanwhile
                 self._parts.staged_bytes -= captured.reserved if captured is not None else 0
@@ -362,8 +360,9 @@ class Flight:
                 part.function, part.view, part.reserved = captured.function, captured.view, captured.reserved
                 part.is_background = True
                 self.ledger.tally(part.step).launched()
-                if part.may_start:
-                    self._take_off(part)
+                if part.may_start:  # but what was fired inside the capture comes first
+                    part.may_start = False
+                    self._apply(self._board.asked_again(part.key))
 
     def _fail_foreground(self, part: Part, error: BaseException) -> None:
         """Abandon what had to follow a deferred method that raises; the error itself is raised right here."""

@@ -53,7 +53,6 @@ class Part:
         function: the background part until it starts; None while its foreground is deferred.
         deferred: the foreground still to run on the training thread, or None.
         steps: training steps fired at the capture.
-        known_hooks: hooks registered at its place in program order; later ones do not listen to it.
         is_background: it has, or had, a background part; False for deferred blocking methods.
         reserved: staged bytes released at its end.
         children: invocations that it has fired.
@@ -66,7 +65,6 @@ class Part:
     function: BackgroundPart | None
     deferred: Deferred | None
     steps: int
-    known_hooks: int
     is_background: bool = False
     reserved: int = 0
     children: int = 0

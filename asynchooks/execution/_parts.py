@@ -97,6 +97,10 @@ class Parts:
             if part.step.registration is registration and part.step.point == point and part.is_background
         ]
 
+    def any_firing(self, before: Key) -> bool:
+        """Whether a part before a place in program order may fire a point."""
+        return any(key < before and part.step.may_fire for key, part in self.by_key.items())
+
     def any_touching(self, names: frozenset[str] | None, before: Key) -> bool:
         """Whether a part before a place in program order touches one of the resources, or may do so.
 

@@ -36,7 +36,8 @@ class Step:
         shape: how it runs; a blocking method of a hook in background mode has the shape "worker".
         effects: the hook's effects and those of the listeners of the points that it fires.
         may_wait: whether an in-flight background part could ever have to finish before it (blocking only).
-        heard_by: the hooks, by their numbers, that listen to the points that it may fire.
+        may_fire: the points that its background part may fire, and their listeners, and so on.
+        heard_by: the hooks, by their numbers, that listen to the points that its background part may fire.
         is_unknown: whether it, or one of these, declares no effects.
     """
 
@@ -46,6 +47,7 @@ class Step:
     shape: Shape
     effects: Effects | None
     may_wait: bool
+    may_fire: frozenset[str]
     heard_by: frozenset[int]
     is_unknown: bool
 
@@ -82,7 +84,6 @@ class Plan:
         inline: the methods alone, where every step blocks and none may wait: called without further ado.
         counted: the executor counts this point's firings as progress of the run.
         idle: nothing happens at this point.
-        known_hooks: hooks registered when the plan was compiled.
         firings: how often the point was fired with this plan, where it runs inline.
     """
 
@@ -91,7 +92,6 @@ class Plan:
     inline: tuple[Callable[..., Any], ...] | None
     counted: bool
     idle: bool
-    known_hooks: int
     firings: int = field(default=0)
 
     def step_of(self, method: Callable[..., Any]) -> Step:
@@ -110,7 +110,7 @@ def compile_plan(
         inline = tuple(step.method for step in steps)
     counted = point in _COUNTED
     idle = not steps and not counted
-    return Plan(point, steps, inline, counted, idle, known_hooks=len(registrations))
+    return Plan(point, steps, inline, counted, idle)
 
 
 class _Listeners:
@@ -139,7 +139,8 @@ class _Listeners:
             shape=shape,
             effects=effects,
             may_wait=shape == "blocking" and self._may_wait(registration, point, effects),
-            heard_by=frozenset(r.number for r in reached),
+            may_fire=frozenset(point for r in (registration, *reached) for point in r.fires),
+            heard_by=frozenset() if shape == "blocking" else frozenset(r.number for r in reached),
             is_unknown=registration.effects is None or any(r.effects is None for r in reached),
         )
 

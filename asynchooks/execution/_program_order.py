@@ -29,6 +29,16 @@ class ProgramOrder:
         self._places[-1] = (prefix, number + 1)
         return (*prefix, number)
 
+    def next_turn(self) -> tuple[Key, bool]:
+        """Return the key of a blocking method, and whether nothing comes after it so far.
+
+        Inside a deferred method there are parts in flight that come after. What is fired inside such a turn is
+        placed before it, as inside a deferred method, so that it does not wait for what it is a part of.
+        """
+        is_last = len(self._places) == 1
+        key = self.next()
+        return (key, True) if is_last else ((*key, 1), False)
+
     @property
     def here(self) -> Key:
         """Where the training thread stands: what has a smaller key comes before whatever it does next."""

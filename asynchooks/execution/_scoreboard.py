@@ -1,7 +1,7 @@
 """The order of things: which invocation may start, which must wait, which is abandoned. Pure.
 
-Events come in (`invoked`, `finished`, `failed`, `replaced`, `acknowledged`), decisions go out (`Start`, `Wait`,
-`Abandon`). Knows no thread, clock or event loop, so that every interleaving can be enumerated in a test.
+Events come in (`invoked`, `asked_again`, `finished`, `failed`, `replaced`, `acknowledged`), decisions go out
+(`Start`, `Wait`, `Abandon`). Knows no thread, clock or event loop: every interleaving is enumerated in a test.
 Program order is the order of the invocations' keys; an invocation that arrives late (fired from a background
 part) takes its place among those that have not started.
 """
@@ -30,7 +30,8 @@ class Invocation:
         firing: identity of the firing.
         priority: 0 (first) to 100.
         effects: what it touches, or None for unknown.
-        immediate: a blocking method on the training thread; it leaves the board the moment it may start.
+        immediate: a blocking method on the training thread after which nothing comes so far; it leaves the board
+            the moment it may start.
         heard_by: the hooks that listen to the points that it may fire while it runs.
     """
 
@@ -128,6 +129,10 @@ class Scoreboard:
             self._entries[invocation.key] = entry
             return [Wait(invocation.key, frozenset(entry.blockers))]
         return [self._start(entry)]
+
+    def asked_again(self, key: Key) -> list[Decision]:
+        """An invocation that might have started has not done so, and others were placed before it meanwhile."""
+        return self.invoked(self._entries.pop(key).invocation)
 
     def finished(self, key: Key) -> list[Decision]:
         """An invocation has finished (or failed where failures only warn); decide who may start."""

@@ -83,6 +83,16 @@ class Waits:
         here = self._order.here
         self.until(lambda: not self._parts.any_touching(None, here), "barrier", step)
 
+    def told(self) -> None:
+        """Wait until nothing in flight will fire a point any more: who listens is about to change."""
+        here = self._order.here
+        if self._parts.any_firing(here) or self._parts.has_deferred(here):
+            self.until(
+                lambda: not self._parts.any_firing(here) and not self._parts.has_deferred(here),
+                "barrier",
+                None,
+            )
+
     def idle(self, resources: Iterable[str] | None, deadline: float | None) -> bool:
         """Wait until nothing that touches ``resources`` is in flight; False if the deadline passed first."""
         names = None if resources is None else frozenset(resources)

@@ -310,7 +310,7 @@ def test_a_signal_handler_that_exits_while_the_training_thread_waits_lets_work_f
     assert (code, out) == (7, "uploaded\n"), err
 
 
-def test_ctrl_c_in_the_callback_of_a_weak_reference_is_not_ignored():
+def test_ctrl_c_in_the_callback_of_a_weak_reference_is_not_ignored() -> None:
     code, out, err = run_script(
         HEADER
         + """

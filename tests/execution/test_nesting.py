@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import anyio
 import pytest
 
 from asynchooks import Effects, Hook, HookExecutor, background, current_executor
-from asynchooks.errors import BackgroundHookError, ExecutorError, WrongThreadError
+from asynchooks.errors import BackgroundHookError, ExecutorError, HookDefinitionError, WrongThreadError
 from asynchooks.testing import Gate, RecordingInstrument
 
 pytestmark = pytest.mark.timeout(20)  # what these rules forbid is a deadlock
@@ -39,6 +40,7 @@ class Saves(Hook):
 class Listens(Hook):
     """Does something on the training thread when a checkpoint was saved."""
 
+    fires: tuple[str, ...] = ("inner",)
     effects = Effects(writes={"uploads"})
 
     def __init__(self, name: Any, log: Any, does: Any = None) -> None:
@@ -182,6 +184,77 @@ def test_a_deferred_capture_does_not_wait_for_the_bytes_of_what_must_follow_it()
     assert executor.statistics().staged_bytes == 0
 
 
+def test_a_blocking_hook_inside_a_deferred_one_keeps_its_place() -> None:
+    gate = Gate()
+    log: list[str] = []
+
+    class Writes(Saves):
+        @background
+        def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> Any:
+            part = super().before_train_iter(runner, batch_idx, data_batch)
+
+            async def logged() -> None:
+                await part()
+                log.append(f"save {batch_idx}")
+
+            return logged
+
+    class Reads(Hook):
+        effects = Effects(reads={"checkpoints"})
+
+        def inner(self, runner: Any) -> None:
+            log.append("read")
+
+    listens = Listens("", [], lambda executor: executor.fire("inner", None))
+    with HookExecutor([Writes(gate), listens, Reads()], points=["inner"]) as executor:
+        executor.fire("before_train_iter", None, batch_idx=0)
+        executor.fire("before_train_iter", None, batch_idx=1)
+        gate.open()
+
+    assert log == ["save 0", "read", "save 1", "read"]
+
+
+def test_what_a_deferred_capture_fires_comes_before_its_own_part() -> None:
+    log: list[str] = []
+
+    class Captures(Hook):
+        effects = Effects(writes={"inner"})
+        fires = ("inner",)
+
+        @background
+        def after_save_checkpoint(self, runner: Any, path: str, meta: Any) -> Any:
+            executor.fire("inner", None)
+
+            async def part() -> None:
+                log.append("part")
+
+            return part
+
+    class SlowInner(Inner):
+        async def inner(self, runner: Any) -> None:
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            log.append("inner")
+
+    with HookExecutor([Saves(), Captures(), SlowInner(log)]) as executor:
+        executor.fire("before_train_iter", None, batch_idx=0)
+
+    assert log == ["inner", "part"]
+
+
+def test_a_deferred_hook_fires_what_it_declares_only() -> None:
+    class Undeclared(Listens):
+        fires = ()
+
+    with HookExecutor(
+        [Saves(), Undeclared("", [], lambda executor: executor.fire("inner", None))]
+    ) as executor:
+        executor.register(Inner([]))
+        executor.fire("before_train_iter", None, batch_idx=0)
+        with pytest.raises(HookDefinitionError, match=r"add 'inner' to Undeclared\.fires"):
+            executor.drain()
+
+
 def test_a_hook_that_listens_and_also_runs_later_keeps_its_own_order() -> None:
     gate = Gate()
     log: list[str] = []
@@ -213,12 +286,19 @@ def test_a_hook_that_listens_and_also_runs_later_keeps_its_own_order() -> None:
 def test_a_hook_that_is_registered_later_does_not_hear_of_what_began_before(mode: Any) -> None:
     gate = Gate()
     log: list[str] = []
-    if mode == "sync":
-        gate.open()
-    with HookExecutor([Saves(gate)], mode=mode) as executor:
+
+    class Opens(Hook):
+        effects = Effects()
+
+        async def before_train(self, runner: Any) -> None:
+            gate.open()
+
+    with HookExecutor([Saves(gate), Opens()], mode=mode) as executor:
+        if mode == "sync":
+            gate.open()
         executor.fire("before_train_iter", None, batch_idx=0)
+        executor.fire("before_train", None)
         executor.register(Listens("late", log))
-        gate.open()
         executor.drain()
         assert log == []
         executor.fire("before_train_iter", None, batch_idx=1)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import anyio
 import pytest
 
 from asynchooks import Effects, Hook, HookExecutor, background
@@ -63,10 +64,22 @@ def test_hooks_run_by_priority_then_by_registration() -> None:
     assert log == ["a runs", "b1 runs", "b2 runs", "c runs"]
 
 
+class AtBarrier:
+    """A gate that is open while the training thread stands at a barrier."""
+
+    executor: HookExecutor
+
+    async def wait(self) -> None:
+        while not self.executor._flight._turns:  # noqa: ASYNC110 - the training thread tells nobody that it waits
+            await anyio.sleep(0.001)
+
+
 def test_the_priority_boundary_waits_for_what_is_unknown() -> None:
     log: list[Any] = []
-    instrument = RecordingInstrument()
-    run(Holding("save", log, priority=10), Blocking("after", log, priority=50), instrument=instrument)
+    gate, instrument = AtBarrier(), RecordingInstrument()
+    hooks = [Holding("save", log, priority=10, gate=gate), Blocking("after", log, priority=50)]
+    with HookExecutor(hooks, instrument=instrument) as gate.executor:
+        gate.executor.fire("after_train_epoch", None)
 
     assert log == ["save captures", "save done", "after runs"]
     assert [(s.hook, s.point) for s in instrument.of("barrier")] == [("Blocking", "after_train_epoch")]

@@ -227,6 +227,7 @@ def test_a_context_that_cannot_describe_itself_leaves_nothing_reserved() -> None
         executor.fire("before_train", None)
         with pytest.raises(LookupError, match="no view"):
             executor.drain()
+        executor.drain()
         assert executor.statistics().staged_bytes == 0
         assert executor.statistics().in_flight == 0
 

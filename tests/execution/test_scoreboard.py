@@ -154,3 +154,21 @@ def test_an_immediate_invocation_leaves_the_board_when_it_starts() -> None:
     board.invoked(Invocation((0,), 0, 0, 50, WRITE_A, immediate=True))
 
     assert len(board) == 0
+
+
+def test_an_invocation_that_asks_again_waits_for_what_was_placed_before_it_meanwhile() -> None:
+    board = Scoreboard()
+    assert board.invoked(Invocation((0, 0, 1), 0, 0, 50, WRITE_A)) == [Start((0, 0, 1))]
+    board.invoked(Invocation((0, 0, 0, 0), 1, 1, 50, WRITE_A))
+
+    assert board.asked_again((0, 0, 1)) == [Wait((0, 0, 1), frozenset({(0, 0, 0, 0)}))]
+    assert board.finished((0, 0, 0, 0)) == [Start((0, 0, 1))]
+
+
+def test_a_hook_waits_for_a_part_that_may_fire_a_point_to_which_it_listens() -> None:
+    fires = Invocation((0,), 0, 0, 50, WRITE_A, heard_by=frozenset({1}))
+    listens = Invocation((1,), 1, 1, 50, Effects())
+    board = Scoreboard()
+
+    assert board.must_precede(fires, listens)
+    assert not board.must_precede(listens, fires)
