@@ -6,10 +6,12 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -208,6 +210,51 @@ def test_an_upload_that_fails_midway_leaves_nothing(s3_server: S3Server) -> None
         faulty.put("a.pth", Content.of(bytes(2**26)))
 
     assert b"".join(store.read("a.pth")) == b"old"
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """An S3 server that takes the parts of an upload, and does not know the upload when it is to be aborted."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.answer(
+            200, b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
+        )
+
+    def do_PUT(self) -> None:
+        self.answer(200)
+
+    def do_DELETE(self) -> None:
+        self.answer(404, b"<Error><Code>NoSuchUpload</Code></Error>")
+
+    def answer(self, status: int, body: bytes = b"") -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(status)
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        """Say nothing."""
+
+
+def test_a_stopped_upload_that_cannot_be_aborted_tells_why_it_was_stopped() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        options = {"key": "k", "secret": "s", "endpoint_url": f"http://127.0.0.1:{server.server_port}"}
+        store = FaultyStore(
+            open_store("s3://bucket/run", options),
+            [Fault(lambda: StorageFullError("stop here"), after_bytes=2**24)],
+        )
+        try:
+            with pytest.raises(StorageFullError, match="stop here"):
+                store.put("a.pth", Content.of(bytes(2**26)))
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.s3

@@ -48,14 +48,20 @@ class ObjectStore:
                 progress(content.nbytes)  # before: what it raises must leave nothing visible
                 obstore.put(self._client, name, b"".join(content.buffers), use_multipart=False)
                 return
-            obstore.put(
-                self._client,
-                name,
-                _reported(content.chunks(part_bytes), progress),
-                use_multipart=True,
-                chunk_size=part_bytes,
-                max_concurrency=_PARTS_IN_FLIGHT,
-            )
+            stopped: list[Exception] = []
+            try:
+                obstore.put(
+                    self._client,
+                    name,
+                    _reported(content.chunks(part_bytes), progress, stopped),
+                    use_multipart=True,
+                    chunk_size=part_bytes,
+                    max_concurrency=_PARTS_IN_FLIGHT,
+                )
+            except Exception as error:
+                if stopped and error is not stopped[0]:
+                    raise stopped[0] from error  # the abort failed as well: obstore tells of that alone
+                raise
 
     def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
         """Stream the object. One request for all of it: not every server answers ranges rightly."""
@@ -91,9 +97,15 @@ class ObjectStore:
         return False
 
 
-def _reported(chunks: Iterator[memoryview], progress: Progress) -> Iterator[memoryview]:
+def _reported(
+    chunks: Iterator[memoryview], progress: Progress, stopped: list[Exception]
+) -> Iterator[memoryview]:
     """The parts, pulled by obstore when it has room; what `progress` raises makes it abort the upload."""
-    for chunk in chunks:
-        progress(chunk.nbytes)
-        yield chunk
-    progress(0)
+    try:
+        for chunk in chunks:
+            progress(chunk.nbytes)
+            yield chunk
+        progress(0)
+    except Exception as error:
+        stopped.append(error)
+        raise
