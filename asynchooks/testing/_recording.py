@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from asynchooks.instrument import Span
+from asynchooks.trace import Recorder
 
 __all__ = ["RecordingInstrument"]
 
 
-class RecordingInstrument:
-    """Keeps every span and count; appending is safe on any thread."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.counts: Counter[str] = Counter()
-
-    def record(self, span: Span) -> None:
-        """Keep a span."""
-        self.spans.append(span)
-
-    def count(self, name: str, amount: int = 1) -> None:
-        """Add to a counter."""
-        self.counts[name] += amount
+class RecordingInstrument(Recorder):
+    """A `Recorder` that can be asked for the spans of one kind."""
 
     def of(self, kind: str, hook: str | None = None) -> list[Span]:
         """Return the spans of a kind, of one hook or all."""
