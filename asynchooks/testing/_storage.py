@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from asynchooks.checkpoint import Content, Entry, Progress, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["Call", "Fault", "FaultyStore", "SlowStore"]
 
-Operation: TypeAlias = Literal["put", "read", "entries", "delete"]
+Operation: TypeAlias = Literal["put", "read", "read_into", "entries", "delete"]
 
 _CHUNK_BYTES = 16 * 2**20
 
@@ -108,6 +108,16 @@ class FaultyStore:
         self._raise_if_hit(Call("read", name))
         yield from self.inner.read(name, chunk_bytes=chunk_bytes)
 
+    @property
+    def parallel_reads(self) -> int:
+        """The inner store's."""
+        return self.inner.parallel_reads
+
+    def read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:
+        """Read a range, or fail."""
+        self._raise_if_hit(Call("read_into", name))
+        return self.inner.read_into(name, offset, buffers)
+
     def entries(self) -> Mapping[str, Entry]:
         """List, or fail."""
         self._raise_if_hit(Call("entries", ""))
@@ -168,6 +178,18 @@ class SlowStore:
         for piece in self.inner.read(name, chunk_bytes=chunk_bytes):
             time.sleep(piece.nbytes / self.bytes_per_s)
             yield piece
+
+    @property
+    def parallel_reads(self) -> int:
+        """The inner store's."""
+        return self.inner.parallel_reads
+
+    def read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:
+        """Read a range slowly."""
+        time.sleep(self.latency_s)
+        nread = self.inner.read_into(name, offset, buffers)
+        time.sleep(nread / self.bytes_per_s)
+        return nread
 
     def entries(self) -> Mapping[str, Entry]:
         """List after the latency."""

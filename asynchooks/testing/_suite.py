@@ -124,6 +124,50 @@ class StoreSuite:
         assert len(next(pieces)) > 0
         pieces.close()
 
+    @pytest.mark.parametrize("offset", [0, 5, 16 * _MIB - 1, 16 * _MIB + 3, 33 * _MIB])
+    def test_a_range_fills_the_buffers_one_after_the_other(self, store: Store, offset: int) -> None:
+        """From any byte on, whatever their lengths, empty ones among them."""
+        data = bytes(torch.arange(34 * _MIB + 5, dtype=torch.int64).to(torch.uint8).numpy())
+        store.put("large", Content.of(data))
+        buffers = [bytearray(nbytes) for nbytes in (3, 0, 100_000, 1)]
+
+        nread = store.read_into("large", offset, [memoryview(buffer) for buffer in buffers])
+
+        assert nread == 100_004
+        assert b"".join(buffers) == data[offset : offset + nread]
+
+    def test_a_range_may_be_larger_than_a_chunk(self, store: Store) -> None:
+        """And is whole all the same."""
+        data = bytes(torch.arange(34 * _MIB + 5, dtype=torch.int64).to(torch.uint8).numpy())
+        store.put("large", Content.of(data))
+        buffer = bytearray(33 * _MIB)
+
+        assert store.read_into("large", 7, [memoryview(buffer)]) == 33 * _MIB
+        assert buffer == data[7 : 7 + 33 * _MIB]
+
+    def test_a_range_ends_with_the_file(self, store: Store) -> None:
+        """Short at its end, and nothing behind it; the rest of the buffers is left alone."""
+        store.put("a.pth", Content.of(b"content"))
+        first, second = bytearray(b"...."), bytearray(b"....")
+
+        assert store.read_into("a.pth", 2, [memoryview(first), memoryview(second)]) == 5
+        assert first + second == b"ntent..."
+        assert store.read_into("a.pth", 7, [memoryview(first)]) == 0
+        assert store.read_into("a.pth", 1000, [memoryview(first)]) == 0
+        assert store.read_into("a.pth", 3, []) == 0
+
+    def test_a_range_of_a_missing_file_is_not_found(self, store: Store) -> None:
+        """By its URL."""
+        with pytest.raises(CheckpointNotFoundError, match="missing"):
+            store.read_into("missing", 0, [memoryview(bytearray(1))])
+
+    def test_at_least_one_range_is_read_at_a_time(self, store: Store) -> None:
+        """Also once it was found out how the store answers."""
+        store.put("a.pth", Content.of(b"content"))
+        store.read_into("a.pth", 0, [memoryview(bytearray(1))])
+
+        assert store.parallel_reads >= 1
+
     def test_deleting_is_idempotent(self, store: Store) -> None:
         """What is gone may be deleted again."""
         store.put("a.pth", Content.of(b"x"))

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,13 @@ class DeadlyStore:
 
     def read(self, name: str, *, chunk_bytes: int = 2**24) -> Iterator[memoryview]:
         return self._inner.read(name, chunk_bytes=chunk_bytes)
+
+    @property
+    def parallel_reads(self) -> int:
+        return self._inner.parallel_reads
+
+    def read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:
+        return self._inner.read_into(name, offset, buffers)
 
     def entries(self) -> Mapping[str, Entry]:
         return self._inner.entries()

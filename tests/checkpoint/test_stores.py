@@ -5,10 +5,12 @@ import uuid
 from pathlib import Path
 
 import fsspec
+import obstore.store
 import pytest
 
 from asynchooks.checkpoint import Content, Store, open_store
 from asynchooks.checkpoint._storage._fsspec import FsspecStore
+from asynchooks.checkpoint._storage._object import ObjectStore
 from asynchooks.testing import CheckpointSuite, FaultyStore, S3Server, SlowStore, StoreSuite
 
 
@@ -50,6 +52,26 @@ class TestS3(StoreSuite, CheckpointSuite):
         return open_store(
             f"{s3_server.make_bucket('stores')}/{uuid.uuid4().hex}/run", s3_server.storage_options
         )
+
+
+class TestObjects(StoreSuite, CheckpointSuite):
+    """A client that answers ranges, which the S3 server of the tests does not."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        return ObjectStore(obstore.store.MemoryStore(), url="objects://bucket")
+
+
+@pytest.mark.s3
+def test_a_server_that_answers_ranges_wrongly_is_read_from_the_start(s3_server: S3Server) -> None:
+    store = open_store(f"{s3_server.make_bucket('ranges')}/run", s3_server.storage_options)
+    store.put("a.pth", Content.of(b"content"))
+    parallel = store.parallel_reads
+    buffer = bytearray(3)
+
+    assert store.read_into("a.pth", 3, [memoryview(buffer)]) == 3
+    assert buffer == b"ten"
+    assert (parallel, store.parallel_reads) == (8, 1)
 
 
 class TestAnyOtherFileSystem(StoreSuite, CheckpointSuite):

@@ -1,4 +1,4 @@
-"""The one door to storage: a folder on some store, behind six methods.
+"""The one door to storage: a folder on some store, behind eight methods.
 
 Decides which kind of store serves a URL. Everything above it knows `Store` only; everything below it knows
 one kind only. A call blocks: it belongs on a worker thread, or in a plain script.
@@ -8,6 +8,16 @@ from __future__ import annotations
 
 from asynchooks.checkpoint._storage._errors import Stopped
 from asynchooks.checkpoint._storage._open import open_folder, open_store
-from asynchooks.checkpoint._storage._store import Entry, Progress, Store, read_all, unlimited
+from asynchooks.checkpoint._storage._store import Entry, Progress, Store, read_all, scatter, unlimited
 
-__all__ = ["Entry", "Progress", "Stopped", "Store", "open_folder", "open_store", "read_all", "unlimited"]
+__all__ = [
+    "Entry",
+    "Progress",
+    "Stopped",
+    "Store",
+    "open_folder",
+    "open_store",
+    "read_all",
+    "scatter",
+    "unlimited",
+]

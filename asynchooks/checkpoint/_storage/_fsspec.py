@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._manifest import temporary_name
 from asynchooks.checkpoint._storage._errors import Guard, redact_url
-from asynchooks.checkpoint._storage._store import Entry, Progress, unlimited
+from asynchooks.checkpoint._storage._store import Entry, Progress, scatter, unlimited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fsspec import AbstractFileSystem
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FsspecStore"]
 
+_PARALLEL_READS = 4
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci"}
 
 
@@ -54,6 +55,11 @@ class FsspecStore:
         """The folder's URL without credentials."""
         return self._url
 
+    @property
+    def parallel_reads(self) -> int:
+        """A few where the file system has a loop of its own; one where nothing says that threads may share it."""
+        return _PARALLEL_READS if self._filesystem.async_impl else 1
+
     def put(self, name: str, content: Content, *, progress: Progress = unlimited) -> None:
         """Write under a temporary name and rename; directly, where an object appears whole by itself."""
         self._guard.call("write", name, lambda: self._put(name, content, progress))
@@ -69,6 +75,10 @@ class FsspecStore:
                 if not piece:
                     return
                 yield memoryview(piece)
+
+    def read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:
+        """Read one range and copy it into the buffers."""
+        return self._guard.call("read", name, lambda: self._read_into(name, offset, buffers))
 
     def entries(self) -> Mapping[str, Entry]:
         """The files of the folder."""
@@ -100,6 +110,21 @@ class FsspecStore:
         except BaseException:
             self._discard(file, target)
             raise
+
+    def _read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:
+        nbytes = sum(buffer.nbytes for buffer in buffers)
+        path = self._path(name)
+        try:
+            data = self._filesystem.cat_file(path, start=offset, end=offset + nbytes) if nbytes else b""
+        except FileNotFoundError:
+            raise
+        except Exception:  # file systems differ in what they raise for a range behind the end
+            if offset < int(self._filesystem.info(path)["size"]):
+                raise
+            return 0
+        if len(data) > nbytes:
+            raise OSError(f"asked for {nbytes} bytes from {offset} on, got {len(data)}")
+        return scatter(memoryview(data), buffers)
 
     def _discard(self, file: Any, target: str) -> None:
         """Drop a file that was not written whole; the first error is on its way, others say nothing new."""

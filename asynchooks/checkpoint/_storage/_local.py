@@ -15,7 +15,7 @@ from asynchooks.checkpoint._storage._errors import Guard
 from asynchooks.checkpoint._storage._store import Entry, Progress, unlimited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from asynchooks.checkpoint._content import Content
 
@@ -23,6 +23,7 @@ __all__ = ["LocalStore"]
 
 _WRITE_BYTES = 16 * 2**20
 _IOV_MAX = 1024
+_PARALLEL_READS = 4
 
 
 class LocalStore:
@@ -41,6 +42,11 @@ class LocalStore:
         """The folder's absolute path."""
         return self._folder
 
+    @property
+    def parallel_reads(self) -> int:
+        """A few: a disk wants some requests waiting, and the copy from the page cache takes a core each."""
+        return _PARALLEL_READS
+
     def put(self, name: str, content: Content, *, progress: Progress = unlimited) -> None:
         """Write, fsync, replace, fsync the folder."""
         self._guard.call("write", name, lambda: self._put(name, content, progress))
@@ -58,6 +64,10 @@ class LocalStore:
                 if not piece:
                     return
                 yield memoryview(piece)
+
+    def read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:
+        """Read at the offset, scattered by the kernel and not by Python."""
+        return self._guard.call("read", name, lambda: self._read_into(name, offset, buffers))
 
     def entries(self) -> Mapping[str, Entry]:
         """The regular files of the folder."""
@@ -102,6 +112,13 @@ class LocalStore:
         finally:
             os.close(descriptor)
         self._sync_folder()
+
+    def _read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:
+        descriptor = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _read(descriptor, offset, buffers)
+        finally:
+            os.close(descriptor)
 
     def _delete(self, name: str) -> None:
         with suppress(FileNotFoundError):
@@ -153,3 +170,21 @@ def _write_batch(descriptor: int, batch: list[memoryview]) -> None:
             written -= batch.pop(0).nbytes
         if written:
             batch[0] = batch[0][written:]
+
+
+def _read(descriptor: int, offset: int, buffers: Sequence[memoryview]) -> int:
+    """Fill all buffers; a read may end short before the end of the file, such as after 2 GiB."""
+    waiting = [buffer for buffer in buffers if buffer.nbytes]
+    waiting.reverse()
+    filled = 0
+    while waiting:
+        batch = waiting[: -_IOV_MAX - 1 : -1]
+        nread = os.preadv(descriptor, batch, offset + filled)
+        if not nread:
+            break
+        filled += nread
+        while waiting and nread >= waiting[-1].nbytes:
+            nread -= waiting.pop().nbytes
+        if nread:
+            waiting[-1] = waiting[-1][nread:]
+    return filled

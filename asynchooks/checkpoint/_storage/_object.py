@@ -6,16 +6,18 @@ content into parts and turns the answers into entries.
 
 from __future__ import annotations
 
+import logging
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import obstore
 
 from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._storage._errors import Guard
-from asynchooks.checkpoint._storage._store import Entry, Progress, unlimited
+from asynchooks.checkpoint._storage._store import Entry, Progress, scatter, unlimited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from obstore.store import ObjectStore as Client
 
@@ -23,9 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ObjectStore"]
 
+logger = logging.getLogger(__name__)
+
 _PART_BYTES = 8 * 2**20
 _PARTS_IN_FLIGHT = 4
 _MAX_PARTS = 9_000  # S3 takes 10,000
+_PARALLEL_READS = 8
+_NO_RANGE = ("non-partial response", "Content-Range")
+"""What obstore says of an answer to another question than the range that was asked for."""
 
 
 class ObjectStore:
@@ -34,11 +41,17 @@ class ObjectStore:
     def __init__(self, client: Client, *, url: str, secrets: tuple[str, ...] = ()) -> None:
         self._client: Any = client
         self._guard = Guard(url, secrets=secrets)
+        self._answers_ranges = True
 
     @property
     def url(self) -> str:
         """The prefix's URL."""
         return self._guard.url
+
+    @property
+    def parallel_reads(self) -> int:
+        """Several; one, once the server was found not to answer ranges."""
+        return _PARALLEL_READS if self._answers_ranges else 1
 
     def put(self, name: str, content: Content, *, progress: Progress = unlimited) -> None:
         """Upload; the object appears when the upload is completed, and a stopped upload is aborted."""
@@ -64,7 +77,7 @@ class ObjectStore:
                 raise
 
     def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
-        """Stream the object. One request for all of it: not every server answers ranges rightly."""
+        """Stream the object: one request for all of it."""
         with self._guard.translated("read", name):
             stream = iter(obstore.get(self._client, name).stream(min_chunk_size=chunk_bytes))
         while True:
@@ -73,6 +86,20 @@ class ObjectStore:
             if piece is None:
                 return
             yield memoryview(piece)
+
+    def read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:
+        """Ask for the range. A server that answers anything else is read as a stream, up to the range.
+
+        rclone is one: it sends the range, and calls it the whole object. Amazon and moto answer rightly.
+        """
+        with self._guard.translated("read", name):
+            filled = 0
+            for buffer in _cut(buffers):
+                nread = self._read_range(name, offset + filled, buffer)
+                filled += nread
+                if nread < buffer.nbytes:
+                    break
+            return filled
 
     def entries(self) -> Mapping[str, Entry]:
         """The objects directly under the prefix."""
@@ -90,6 +117,39 @@ class ObjectStore:
                 obstore.delete(self._client, name)
             except FileNotFoundError:
                 return  # stores differ in whether a missing object is an error
+
+    def _read_range(self, name: str, offset: int, buffer: memoryview) -> int:
+        if self._answers_ranges:
+            try:
+                data = memoryview(obstore.get_range(self._client, name, start=offset, length=buffer.nbytes))
+            except (FileNotFoundError, PermissionError):
+                raise
+            except Exception as error:
+                if not any(sign in str(error) for sign in _NO_RANGE):
+                    if offset >= obstore.head(self._client, name)["size"]:
+                        return 0
+                    raise
+            else:
+                if data.nbytes == buffer.nbytes or self._ends_at(name, offset + data.nbytes):
+                    return scatter(data, [buffer])
+            self._answers_ranges = False
+            logger.info("%s does not answer ranges: reading whole files", self.url)
+        return self._read_streamed(name, offset, buffer)
+
+    def _ends_at(self, name: str, end: int) -> bool:
+        return bool(obstore.head(self._client, name)["size"] == end)
+
+    def _read_streamed(self, name: str, offset: int, buffer: memoryview) -> int:
+        """Read from the start, drop what comes before the range."""
+        skip, filled = offset, 0
+        with closing(self.read(name)) as pieces:  # type: ignore[type-var] # a generator
+            for piece in pieces:
+                wanted = piece[skip : skip + buffer.nbytes - filled]
+                skip -= min(skip, piece.nbytes)
+                filled += scatter(wanted, [buffer[filled:]])
+                if filled == buffer.nbytes:
+                    break
+        return filled
 
     def is_being_written(self, name: str) -> bool:
         """False: an object store shows no unfinished file."""
@@ -109,3 +169,9 @@ def _reported(
     except Exception as error:
         stopped.append(error)
         raise
+
+
+def _cut(buffers: Iterable[memoryview]) -> Iterator[memoryview]:
+    for buffer in buffers:
+        for start in range(0, buffer.nbytes, CHUNK_BYTES):
+            yield buffer[start : start + CHUNK_BYTES]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+import numpy as np
+
 from asynchooks.checkpoint._content import CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from asynchooks.checkpoint._content import Content
 
-__all__ = ["Entry", "Progress", "Store", "read_all", "unlimited"]
+__all__ = ["Entry", "Progress", "Store", "read_all", "scatter", "unlimited"]
 
 Progress: TypeAlias = "Callable[[int], None]"
 """Told how many more bytes the store has taken. What it raises stops the transfer, which cleans up and
@@ -42,6 +44,10 @@ class Store(Protocol):
     def url(self) -> str:
         """The folder, without credentials: an absolute path on a local disk."""
 
+    @property
+    def parallel_reads(self) -> int:
+        """How many `read_into` at once are worth while; 1 where `read` serves better. Right after the first one."""
+
     def put(self, name: str, content: Content, *, progress: Progress = unlimited) -> None:
         """Write a whole file, replacing one of that name. It is visible whole or, on any failure, not at all.
 
@@ -56,6 +62,16 @@ class Store(Protocol):
             CheckpointNotFoundError: no such file; raised at the first piece.
         """
 
+    def read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:
+        """Fill writable byte buffers, one after the other, with a file's bytes from `offset` on.
+
+        Returns:
+            How many bytes were read: less than asked for at the end of the file alone, 0 behind it.
+
+        Raises:
+            CheckpointNotFoundError: no such file.
+        """
+
     def entries(self) -> Mapping[str, Entry]:
         """All files directly in the folder; empty when the folder does not exist yet.
 
@@ -68,6 +84,16 @@ class Store(Protocol):
 
     def is_being_written(self, name: str) -> bool:
         """Whether a process still writes a temporary file. False where nothing can tell: then age decides."""
+
+
+def scatter(data: memoryview, buffers: Iterable[memoryview]) -> int:
+    """Copy bytes into buffers, one after the other, without the GIL; returns how many found room."""
+    done = 0
+    for buffer in buffers:
+        piece = data[done : done + buffer.nbytes]
+        np.copyto(np.frombuffer(buffer, np.uint8)[: piece.nbytes], np.frombuffer(piece, np.uint8))
+        done += piece.nbytes
+    return done
 
 
 def read_all(store: Store, name: str) -> bytes:
