@@ -5,9 +5,19 @@ from __future__ import annotations
 from asynchooks.checkpoint._capture import Snapshot, capture, state_nbytes
 from asynchooks.checkpoint._checkpointer import Checkpointer
 from asynchooks.checkpoint._content import Content
+from asynchooks.checkpoint._inspect import FolderContents, OtherFile, inspect_folder
 from asynchooks.checkpoint._manifest import CheckpointInfo
+from asynchooks.checkpoint._prune import prune
 from asynchooks.checkpoint._restore import find_latest, list_checkpoints, read_pointer, restore
-from asynchooks.checkpoint._retention import KeepAll, KeepAny, KeepBest, KeepEvery, KeepLast, RetentionPolicy
+from asynchooks.checkpoint._retention import (
+    KeepAll,
+    KeepAny,
+    KeepBest,
+    KeepEvery,
+    KeepLast,
+    RetentionPolicy,
+    Verdict,
+)
 from asynchooks.checkpoint._storage import Entry, Progress, Store, open_store
 from asynchooks.checkpoint._sweep import sweep
 from asynchooks.checkpoint._verify import verify
@@ -23,6 +33,11 @@ __all__ = [
     "list_checkpoints",
     "find_latest",
     "read_pointer",
+    "FolderContents",
+    "OtherFile",
+    "inspect_folder",
+    "Verdict",
+    "prune",
     "sweep",
     "KeepAll",
     "KeepAny",

@@ -18,11 +18,11 @@ import anyio
 import torch
 
 from asynchooks import _version
-from asynchooks.checkpoint._catalog import committed, info_of, pointed_name, url_of
-from asynchooks.checkpoint._commit import announce, point, publish, remove, withdraw
+from asynchooks.checkpoint._catalog import committed, info_of, url_of
+from asynchooks.checkpoint._commit import announce, point, publish, withdraw
 from asynchooks.checkpoint._content import Content, checksum, chunk_plan, digest
 from asynchooks.checkpoint._manifest import POINTERS, Manifest, SavedAs, check_name, temporary_name
-from asynchooks.checkpoint._retention import removable
+from asynchooks.checkpoint._prune import judge_in, remove_judged
 from asynchooks.checkpoint._serialize import Serialized, serialize
 from asynchooks.checkpoint._storage import Stopped, Store, open_store
 from asynchooks.checkpoint._transfer import Transfer
@@ -233,16 +233,13 @@ class Checkpointer:
         """Delete what may go. Called on a worker thread, after `saved` is committed and pointed to."""
         manifests = committed(self._store, known=self._known)
         self._created_ns = max(self._created_ns, *(manifest.created_ns for manifest in manifests))
-        mine = {
-            manifest.save_id: manifest
+        mine = [
+            manifest
             for manifest in manifests
             if manifest.run_id == self._run_id and manifest.group == saved.group
-        }
-        protected = {saved.name, *(pointed_name(self._store, pointer) or "" for pointer in POINTERS)}
-        infos = [info_of(self._store, manifest) for manifest in mine.values()]
-        for info in removable(policy, infos, protected=protected):
-            transfer.progress(0)
-            remove(self._store, mine[info.save_id])
+        ]
+        verdicts = judge_in(self._store, policy, mine, protected={saved.name: "just saved"})
+        for info in remove_judged(self._store, mine, verdicts, progress=transfer.progress):
             logger.info("step %d: pruned %s", saved.step, info.url)
             transfer.progress(1)
 

@@ -7,11 +7,13 @@ them is the checkpointer's.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asynchooks.checkpoint._catalog import url_of, written_by
 from asynchooks.checkpoint._content import Content
 from asynchooks.checkpoint._manifest import Manifest, SavedAs, manifest_name, next_manifest_name, pointer_name
+from asynchooks.errors import StorageFullError
 
 if TYPE_CHECKING:
     from asynchooks.checkpoint._storage import Store
@@ -48,9 +50,17 @@ def point(store: Store, pointer: SavedAs, name: str) -> None:
 def remove(store: Store, manifest: Manifest) -> None:
     """Delete a committed checkpoint: its manifest before its data, so that a half-deleted one is none.
 
-    The next manifest stands while the data goes, so that `sweep` can prove what a kill leaves.
+    The next manifest stands while the data goes, so that `sweep` can prove what a kill leaves. A full store takes
+    one only when something else is gone.
     """
-    announce(store, manifest)
-    store.delete(manifest_name(manifest.name))
+    try:
+        announce(store, manifest)
+        store.delete(manifest_name(manifest.name))
+    except StorageFullError:
+        store.delete(manifest_name(manifest.name))
+        with suppress(
+            StorageFullError
+        ):  # then a kill here leaves data that is nobody's: the price of making room
+            announce(store, manifest)
     store.delete(manifest.name)
     store.delete(next_manifest_name(manifest.name))

@@ -23,7 +23,7 @@ from asynchooks.checkpoint._catalog import (
     url_of,
 )
 from asynchooks.checkpoint._manifest import manifest_name
-from asynchooks.checkpoint._storage import open_folder, open_store, read_all
+from asynchooks.checkpoint._storage import open_folder, open_store, read_all, unlimited
 from asynchooks.checkpoint._verify import read_verified, verify_in
 from asynchooks.errors import (
     CheckpointError,
@@ -35,12 +35,12 @@ from asynchooks.errors import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
 
     from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest, SavedAs
-    from asynchooks.checkpoint._storage import Store
+    from asynchooks.checkpoint._storage import Progress, Store
 
 __all__ = ["find_latest", "list_checkpoints", "read_pointer", "restore"]
 
@@ -91,12 +91,22 @@ def list_checkpoints(
 
 
 def find_latest(
-    url: str | os.PathLike[str] | Store, *, storage_options: Mapping[str, Any] | None = None
+    url: str | os.PathLike[str] | Store,
+    *,
+    passed_over: Callable[[CheckpointInfo, CheckpointError], None] | None = None,
+    progress: Progress = unlimited,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> CheckpointInfo | None:
     """The newest committed checkpoint that verifies: what ``resume="auto"`` takes. Blocks; reads it whole.
 
     One that does not verify is named in a warning with the reason, and the one before is tried. Checkpoints
     that were saved as best only come after all others, since they may lack what a resume needs.
+
+    Args:
+        url: the folder.
+        passed_over: is told of each that does not verify, and why, in the order in which they are tried.
+        progress: told how many more bytes were read and compared; what it raises stops the reading.
+        storage_options: fsspec's, as in `Checkpointer`.
 
     Returns:
         None, with a line in the log, when there is none.
@@ -109,13 +119,15 @@ def find_latest(
     )
     for manifest in newest_first:
         try:
-            verify_in(store, manifest)
+            verify_in(store, manifest, progress)
         except StorageError:
             raise  # the store is ill, not the checkpoint: falling back would silently lose steps
         except CheckpointError as error:
             logger.warning(
                 "step %d: falling back past %s: %s", manifest.step, url_of(store, manifest.name), error
             )
+            if passed_over is not None:
+                passed_over(info_of(store, manifest), error)
             continue
         logger.info("step %d: latest checkpoint is %s", manifest.step, url_of(store, manifest.name))
         return info_of(store, manifest)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from asynchooks.checkpoint._manifest import CheckpointInfo
 
-__all__ = ["KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "removable"]
+__all__ = ["KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict", "judge"]
 
 
 class RetentionPolicy(Protocol):
@@ -117,18 +117,61 @@ class KeepBest(_Combinable):
         return frozenset(save_id for _, _, save_id in sorted(measured)[: self.n])
 
 
-def removable(
-    policy: RetentionPolicy, checkpoints: Sequence[CheckpointInfo], *, protected: Collection[str] = ()
-) -> tuple[CheckpointInfo, ...]:
-    """What may be deleted, oldest first: what no policy keeps, but never the newest or a protected name.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What retention says of one checkpoint.
+
+    Attributes:
+        info: the checkpoint.
+        kept_by: what speaks for it: policies, "newest", a pointer. When nothing does, it goes.
+    """
+
+    info: CheckpointInfo
+    kept_by: tuple[str, ...]
+
+    @property
+    def goes(self) -> bool:
+        """Whether it may be deleted."""
+        return not self.kept_by
+
+
+def judge(
+    policy: RetentionPolicy,
+    checkpoints: Sequence[CheckpointInfo],
+    *,
+    protected: Mapping[str, str] | None = None,
+) -> tuple[Verdict, ...]:
+    """A verdict on each checkpoint, in their order: the newest and what is protected stay with any policy.
 
     Args:
         policy: what to keep.
         checkpoints: the committed checkpoints of one run and group, oldest first.
-        protected: names that a pointer names.
+        protected: names that stay, and why.
     """
-    kept = policy.keeps(checkpoints)
-    return tuple(info for info in checkpoints[:-1] if info.save_id not in kept and info.name not in protected)
+    kept = [(_words(part), part.keeps(checkpoints)) for part in _parts(policy)]
+    verdicts: list[Verdict] = []
+    for info in checkpoints:
+        kept_by = ["newest"] if info is checkpoints[-1] else []
+        if protected and info.name in protected:
+            kept_by.append(protected[info.name])
+        kept_by += [name for name, save_ids in kept if info.save_id in save_ids]
+        verdicts.append(Verdict(info, tuple(kept_by)))
+    return tuple(verdicts)
+
+
+def _parts(policy: RetentionPolicy) -> Iterator[RetentionPolicy]:
+    if isinstance(policy, KeepAny):
+        for part in policy.policies:
+            yield from _parts(part)
+    else:
+        yield policy
+
+
+def _words(policy: RetentionPolicy) -> str:
+    text = str(policy)
+    for unset in ("steps=None, ", ", epochs=None"):
+        text = text.replace(unset, "")
+    return text
 
 
 def _check_count(policy: str, n: object) -> None:

@@ -35,6 +35,7 @@ def sweep(
     url: str | os.PathLike[str] | Store,
     *,
     older_than_s: float = _OLD_S,
+    dry_run: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Remove leftovers of killed runs from a folder, and return their names. Blocks.
@@ -43,7 +44,8 @@ def sweep(
     flight): temporary files of this package that no process holds, and what a save or a removal that was cut
     short left beside its next manifest. A replacement that was cut short after its data was durable is
     finished. Unfinished multipart uploads are not visible as files: give the bucket a lifecycle rule that
-    aborts them (AbortIncompleteMultipartUpload).
+    aborts them (AbortIncompleteMultipartUpload). With `dry_run`, nothing is touched, and what would be removed is
+    returned.
     """
     store = open_store(url, storage_options)
     entries = store.entries()
@@ -53,14 +55,15 @@ def sweep(
         modified_s = entries[name].modified_s
         if modified_s is None or modified_s > limit_s:
             continue
-        for leftover in _leftovers(store, entries, name):
-            store.delete(leftover)
+        for leftover in _leftovers(store, entries, name, dry_run=dry_run):
             removed.append(leftover)
-            logger.info("swept %s", url_of(store, leftover))
+            if not dry_run:
+                store.delete(leftover)
+                logger.info("swept %s", url_of(store, leftover))
     return removed
 
 
-def _leftovers(store: Store, entries: Mapping[str, Entry], name: str) -> Iterator[str]:
+def _leftovers(store: Store, entries: Mapping[str, Entry], name: str, *, dry_run: bool) -> Iterator[str]:
     """What to delete because of one old file, in the order in which to delete it."""
     if TEMPORARY.fullmatch(name):
         if not store.is_being_written(name):
@@ -69,7 +72,8 @@ def _leftovers(store: Store, entries: Mapping[str, Entry], name: str) -> Iterato
         data = name.removesuffix(NEXT_SUFFIX)
         committed = find_committed(store, data)
         if committed is not None:
-            publish(store, committed)  # writes the manifest of what is there, and deletes the next one
+            if not dry_run:
+                publish(store, committed)  # the manifest of what is there; the next one goes
             return
         if data in entries and manifest_name(data) not in entries:
             if not _is_described(store, name, data):

@@ -12,7 +12,7 @@ import numpy as np
 
 from asynchooks.checkpoint._catalog import find_committed, info_of, url_of
 from asynchooks.checkpoint._content import digest
-from asynchooks.checkpoint._storage import open_folder
+from asynchooks.checkpoint._storage import open_folder, unlimited
 from asynchooks.errors import CheckpointNotFoundError, CorruptCheckpointError
 
 if TYPE_CHECKING:
@@ -23,15 +23,20 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest
-    from asynchooks.checkpoint._storage import Store
+    from asynchooks.checkpoint._storage import Progress, Store
 
 __all__ = ["read_verified", "verify", "verify_in"]
 
 
 def verify(
-    url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+    url: str | os.PathLike[str],
+    *,
+    progress: Progress = unlimited,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> CheckpointInfo:
     """Read a checkpoint whole and compare sizes and checksums with its manifest. Blocks; loads nothing.
+
+    `progress` is told how many more bytes were read and compared; what it raises stops the reading.
 
     Raises:
         CheckpointNotFoundError: there is no committed checkpoint of that name.
@@ -43,15 +48,15 @@ def verify(
         raise CheckpointNotFoundError(
             f"{url_of(store, name)} is no committed checkpoint: there is no manifest that fits it beside it."
         )
-    verify_in(store, manifest)
+    verify_in(store, manifest, progress)
     return info_of(store, manifest)
 
 
-def verify_in(store: Store, manifest: Manifest) -> None:
+def verify_in(store: Store, manifest: Manifest, progress: Progress = unlimited) -> None:
     """Verify one committed checkpoint of a folder."""
     chunk = np.empty(max((chunk.nbytes for chunk in manifest.chunks), default=0), np.uint8)
-    for _ in _checked_chunks(store, manifest, lambda _offset, nbytes: chunk[:nbytes]):
-        pass
+    for nbytes in _checked_chunks(store, manifest, lambda _offset, nbytes: chunk[:nbytes]):
+        progress(nbytes)
 
 
 def read_verified(store: Store, manifest: Manifest) -> npt.NDArray[np.uint8]:
@@ -62,8 +67,8 @@ def read_verified(store: Store, manifest: Manifest) -> npt.NDArray[np.uint8]:
     return data
 
 
-def _checked_chunks(store: Store, manifest: Manifest, place: Any) -> Iterator[None]:
-    """Fill the array that `place(offset, nbytes)` gives with each chunk in turn, and compare its checksum."""
+def _checked_chunks(store: Store, manifest: Manifest, place: Any) -> Iterator[int]:
+    """Fill the array that `place(offset, nbytes)` gives with each chunk in turn, compare, and yield its length."""
     reader = _Reader(store, manifest.name)
     offset = 0
     try:
@@ -81,7 +86,7 @@ def _checked_chunks(store: Store, manifest: Manifest, place: Any) -> Iterator[No
                     f"differs from what was saved (save {manifest.save_id}). Load an older checkpoint."
                 )
             offset += chunk.nbytes
-            yield
+            yield chunk.nbytes
         if reader.fill(np.empty(1, np.uint8)):
             raise CorruptCheckpointError(
                 f"{url_of(store, manifest.name)} is longer than the {manifest.nbytes} bytes that were saved."

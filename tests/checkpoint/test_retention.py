@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynchooks.checkpoint import CheckpointInfo, KeepAll, KeepBest, KeepEvery, KeepLast, RetentionPolicy
-from asynchooks.checkpoint._retention import removable
+from asynchooks.checkpoint._retention import judge
 
 
 def info(index: int, step: int, epoch: int | None = None, **metrics: float) -> CheckpointInfo:
@@ -24,6 +24,12 @@ def info(index: int, step: int, epoch: int | None = None, **metrics: float) -> C
         save_id=str(index),
         group="last",
     )
+
+
+def going(
+    policy: RetentionPolicy, given_: list[CheckpointInfo], protected: dict[str, str] | None = None
+) -> list[CheckpointInfo]:
+    return [verdict.info for verdict in judge(policy, given_, protected=protected) if verdict.goes]
 
 
 checkpoints = st.lists(
@@ -47,7 +53,7 @@ policies: st.SearchStrategy[RetentionPolicy] = st.recursive(
 def test_the_newest_always_stays_and_only_given_ones_go(
     policy: RetentionPolicy, given_: list[CheckpointInfo]
 ) -> None:
-    gone = removable(policy, given_)
+    gone = going(policy, given_)
 
     assert all(one in given_ for one in gone)
     assert not given_ or given_[-1] not in gone
@@ -59,7 +65,8 @@ def test_a_protected_name_always_stays(
 ) -> None:
     protected = data.draw(st.sets(st.sampled_from([one.name for one in given_]))) if given_ else set()
 
-    assert not {one.name for one in removable(policy, given_, protected=protected)} & protected
+    gone = going(policy, given_, dict.fromkeys(protected, "a pointer names it"))
+    assert not {one.name for one in gone} & protected
 
 
 @given(policies, policies, checkpoints)
@@ -71,9 +78,22 @@ def test_a_union_keeps_what_either_keeps(
 
 @given(policies, checkpoints)
 def test_pruning_again_removes_nothing_more(policy: RetentionPolicy, given_: list[CheckpointInfo]) -> None:
-    left = [one for one in given_ if one not in removable(policy, given_)]
+    left = [one for one in given_ if one not in going(policy, given_)]
 
-    assert removable(policy, left) == ()
+    assert going(policy, left) == []
+
+
+def test_a_verdict_names_every_policy_that_speaks_for_a_checkpoint() -> None:
+    given_ = [info(index, step=index * 10) for index in range(1, 5)]
+    policy = KeepLast(2) | KeepEvery(steps=20)
+
+    verdicts = judge(policy, given_, protected={given_[1].name: "last_checkpoint names it"})
+    assert [verdict.kept_by for verdict in verdicts] == [
+        (),
+        ("last_checkpoint names it", "KeepEvery(steps=20)"),
+        ("KeepLast(n=2)",),
+        ("newest", "KeepLast(n=2)", "KeepEvery(steps=20)"),
+    ]
 
 
 @given(checkpoints, st.integers(1, 4))
