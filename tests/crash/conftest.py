@@ -1,11 +1,9 @@
-"""Runs in processes of their own, that can be ended at any moment."""
+"""Runs and saves in processes of their own, that can be ended at any moment."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,23 @@ from typing import Any
 
 import pytest
 
-TRAINER = Path(__file__).with_name("trainer.py")
+from .program import Program, running
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Longer versions of the same tests, for a night."""
+    parser.addoption(
+        "--soak",
+        type=float,
+        default=float(os.environ.get("ASYNCHOOKS_SOAK", "1")),
+        help="multiplies how often the crash tests kill and how long they watch",
+    )
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> float:
+    """How many times longer than usual."""
+    return float(request.config.getoption("--soak"))
 
 
 @dataclass(frozen=True)
@@ -33,8 +47,12 @@ class Ended:
 class Trainer:
     """The program that forks trainings."""
 
-    process: subprocess.Popen[str]
-    errors: Path
+    program: Program
+
+    @property
+    def errors(self) -> str:
+        """What the trainings said on stderr."""
+        return self.program.errors
 
     def train(
         self,
@@ -46,19 +64,16 @@ class Trainer:
         **changes: Any,
     ) -> Ended:
         """Train in a process of its own and wait for its end; `signals`: see `trainer.Watch`."""
-        order = {
-            "work_dir": str(work_dir),
-            "out_dir": out_dir,
-            "options": dict(options),
-            "iters": iters,
-            "signals": list(signals),
-            "changes": changes,
-        }
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
+        answer = self.program.ask(
+            {
+                "work_dir": str(work_dir),
+                "out_dir": out_dir,
+                "options": dict(options),
+                "iters": iters,
+                "signals": list(signals),
+                "changes": changes,
+            }
+        )
         said = [(word, number) for word, number in answer["said"]]
         return Ended(answer["status"], said, answer["lasted_s"])
 
@@ -66,19 +81,20 @@ class Trainer:
 @pytest.fixture(scope="session")
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
     """One such program for the whole session."""
-    errors = tmp_path_factory.mktemp("trainer") / "errors"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with (
-        errors.open("w") as log,
-        subprocess.Popen(
-            [sys.executable, str(TRAINER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=environment,
-        ) as process,
-    ):
-        yield Trainer(process, errors)
-        assert process.stdin is not None
-        process.stdin.close()
+    with running("trainer", tmp_path_factory.mktemp("trainer") / "errors") as program:
+        yield Trainer(program)
+
+
+@pytest.fixture(scope="session")
+def saver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """One program that forks savers, for the whole session."""
+    with running("saver", tmp_path_factory.mktemp("saver") / "errors") as program:
+        yield program
+
+
+@pytest.fixture
+def memory_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: thousands of times fsync take minutes on a busy disk."""
+    shared_memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared_memory if shared_memory.is_dir() else tmp_path) as name:
+        yield Path(name)

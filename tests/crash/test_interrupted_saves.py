@@ -56,7 +56,7 @@ def test_a_first_ctrl_c_finishes_the_saves_in_flight(
     with link_to(s3_server, bytes_per_s=state_bytes(SIZE) / 0.7) as options:
         ended = trainer.train(tmp_path / "run", url, options, 50, [INTERRUPT])
 
-    assert ended.status == 130, trainer.errors.read_text()
+    assert ended.status == 130, trainer.errors
     assert ended.all_of("finishing")
     assert check_whole(url, s3_server) == ended.all_of("saved") != []
 
@@ -70,7 +70,7 @@ def test_a_second_ctrl_c_gives_them_up_between_two_parts_of_an_upload(
         ended = trainer.train(tmp_path / "run", url, options, 50, [INTERRUPT, INTERRUPT_AGAIN], size=size)
 
     assert ended.status == 1
-    assert re.search(r"CheckpointHook\.\w+ was cancelled before it had finished", trainer.errors.read_text())
+    assert re.search(r"CheckpointHook\.\w+ was cancelled before it had finished", trainer.errors)
     assert ended.lasted_s < 4.5, "less than the rest of the upload"
     assert ended.all_of("saved") == []
     assert check_whole(url, s3_server) == [2, 2]  # the last and the best one of the first start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,16 +123,8 @@ def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: 7,000 times fsync take a minute on a busy disk."""
-    shared_memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared_memory if shared_memory.is_dir() else tmp_path) as name:
-        yield Path(name)
-
-
-def test_a_thousand_saves_into_a_folder_leave_nothing_behind(tmp_path: Path, folder: Path) -> None:
-    soak(tmp_path / "run", str(folder), {}, saves=1000)
+def test_a_thousand_saves_into_a_folder_leave_nothing_behind(tmp_path: Path, memory_folder: Path) -> None:
+    soak(tmp_path / "run", str(memory_folder), {}, saves=1000)
 
 
 @pytest.mark.s3

@@ -1,0 +1,143 @@
+"""SIGKILL at every point of a save, of a replacement and of a pruning: what was committed is there, and loads.
+
+The points are those that an uninterrupted save passes: see `points`.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from asynchooks import checkpoint
+from asynchooks.checkpoint import find_latest, list_checkpoints, open_store, read_pointer, restore, sweep
+from asynchooks.testing import S3Server
+
+from .program import Program
+from .saver import SCENARIOS, Saved, Scenario, save
+
+pytestmark = pytest.mark.crash
+
+CONTRACT = Path(checkpoint.__file__).with_name("README.md")
+COMMITTED = "put manifest: done"
+STEPS = {
+    "put next manifest": "next manifest",
+    "put data": "data",
+    "put manifest": "manifest",
+    "delete next manifest": "next manifest removed",
+    "put pointer": "pointer",
+    "put old next manifest": "pruning",
+    "delete old manifest": "pruning",
+    "delete old data": "pruning",
+    "delete old next manifest": "pruning",
+}
+"""What a save does to its store, in the words of the contract's order of a save."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Fresh folders in one kind of store."""
+
+    make_url: Callable[[], str]
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder in which a save was killed, and the checks on it."""
+
+    url: str
+    options: Mapping[str, str]
+
+    def check(self, scenario: Scenario, newest: set[int | None]) -> None:
+        """All that is listed loads and is what was saved; the newest is one of these steps."""
+        listed = list_checkpoints(self.url, storage_options=self.options)
+        for info in listed:
+            self.check_content(restore(info.url, storage_options=self.options), scenario.steps[info.step])
+            if "://" not in self.url:
+                self.check_content(torch.load(info.url, weights_only=True), scenario.steps[info.step])
+        self.check_newest(newest)
+        assert read_pointer(self.url, storage_options=self.options) in {None, *(info.url for info in listed)}
+
+    def check_newest(self, newest: set[int | None]) -> None:
+        """What a resume finds is one of these steps."""
+        latest = find_latest(self.url, storage_options=self.options)
+        assert (latest.step if latest else None) in newest
+
+    def check_content(self, loaded: Mapping[str, Any], saved: Saved) -> None:
+        """Every number of it is of one save."""
+        assert loaded["meta"]["iter"] == saved.step
+        assert loaded["state_dict"]["w"].equal(saved.state()["state_dict"]["w"])
+
+    def files(self) -> set[str]:
+        return set(open_store(self.url, self.options).entries())
+
+
+def files_of(*saved: Saved) -> set[str]:
+    """What a folder holds with these checkpoints and nothing else."""
+    return {"last_checkpoint", *(each.name + ending for each in saved for ending in ("", ".manifest.json"))}
+
+
+def kill_everywhere(saver: Program, place: Place, scenario: Scenario, name: str) -> None:
+    """Kill a save at each of its points, look what is there, and go on."""
+    order = {"scenario": name, "options": dict(place.options)}
+    whole = saver.ask({**order, "url": place.make_url(), "kill_at": -1})
+    assert whole["status"] == 0, saver.errors
+    for number in range(len(whole["points"])):
+        folder = Folder(place.make_url(), place.options)
+        killed = saver.ask({**order, "url": folder.url, "kill_at": number})
+        assert (killed["status"], killed["points"]) == (-signal.SIGKILL, whole["points"][: number + 1])
+        is_committed = COMMITTED in killed["points"]
+        newest: set[int | None] = {scenario.saved.step}
+        if not is_committed:
+            newest.add(scenario.before[-1].step if scenario.before else None)
+        folder.check(scenario, newest)
+        resume(folder, scenario, newest)
+
+
+def resume(folder: Folder, scenario: Scenario, newest: set[int | None]) -> None:
+    """Clean up and save on: the folder holds what a run that was not killed leaves."""
+    sweep(folder.url, older_than_s=-60, storage_options=folder.options)
+    folder.check_newest(newest)
+    assert not [name for name in folder.files() if name.endswith((".tmp", ".manifest.next.json"))]
+    further = Saved(30, scenario.saved.name)
+    save(open_store(folder.url, folder.options), further, scenario.keep)
+    folder.check_newest({further.step})
+    assert folder.files() == files_of(*scenario.after)
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def place(request: pytest.FixtureRequest) -> Place:
+    if request.param == "local":
+        folder: Path = request.getfixturevalue("memory_folder")
+        return Place(lambda: str(folder / uuid.uuid4().hex))
+    server: S3Server = request.getfixturevalue("s3_server")
+    bucket = server.make_bucket("every-point")
+    return Place(lambda: f"{bucket}/{uuid.uuid4().hex}", server.storage_options)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_killed_at_every_point(saver: Program, place: Place, name: str) -> None:
+    kill_everywhere(saver, place, SCENARIOS[name], name)
+
+
+def test_the_contract_names_every_step_of_a_save_in_its_order(saver: Program, memory_folder: Path) -> None:
+    passed = {
+        name: saver.ask({"scenario": name, "url": str(memory_folder / name), "options": {}, "kill_at": -1})
+        for name in SCENARIOS
+    }
+    steps = {name: [point.partition(":")[0] for point in each["points"]] for name, each in passed.items()}
+    said = re.search(r"\*\*The order of a save\*\*: ([^.]+)\.", CONTRACT.read_text())
+
+    assert {step for each in steps.values() for step in each} == STEPS.keys(), (
+        "a step came or went: name it here, and in the contract's order of a save"
+    )
+    assert said is not None
+    assert said[1].split(", ") == list(dict.fromkeys(STEPS[step] for step in steps["prune"]))
