@@ -1,8 +1,7 @@
 """A consistent copy of a nested state, taken at one instant on the training thread.
 
-Decides what is copied and how: every storage once, views and tied tensors rebuilt over the copy, containers
-rebuilt, and whatever only pickle understands through pickle. Knows no store and no hook. Plain clones for
-now: correct on every state; the copy into warm staging buffers has the same contract.
+Decides what is copied and how: every storage once, into staging memory, views and tied tensors rebuilt over the
+copy, containers rebuilt, and whatever only pickle understands through pickle. Knows no store and no hook.
 """
 
 from __future__ import annotations
@@ -17,10 +16,12 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from asynchooks.checkpoint._image import Image, Slot
+from asynchooks.checkpoint._staging import Staging, shared_staging
 from asynchooks.errors import CaptureError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["Snapshot", "capture", "state_nbytes"]
 
@@ -32,42 +33,73 @@ _WEIGHTS_ONLY_CONTAINERS: frozenset[type] = frozenset(
     {dict, OrderedDict, Counter, list, tuple, set, bytearray}
 )
 
-_Path: TypeAlias = "tuple[_Path, str] | None"  # innermost last, rendered only for an error
+_Path: TypeAlias = "tuple[_Path, object] | None"  # keys, innermost last, rendered only for an error
 
 
-@dataclass(frozen=True, slots=True)
+class _Attribute(str):
+    """A part of a path that is no key but an attribute's name."""
+
+    __slots__ = ()
+
+
 class Snapshot:
     """A state at one instant. Nothing in it is shared with the training; it may be saved any number of times.
 
+    Its memory goes back to the staging memory when neither it nor anything taken from its state is alive.
+
     Attributes:
-        state: the same nested structure, its tensors on the CPU.
-        nbytes: bytes of tensor and array data that were copied.
+        nbytes: bytes of tensor and array data in it.
         unsafe: places of what ``torch.load(weights_only=True)`` will refuse, such as ``state['cfg']: Path``.
     """
 
-    state: Any
-    nbytes: int
-    unsafe: tuple[str, ...] = ()
+    __slots__ = ("_state", "image", "nbytes", "unsafe")
+
+    def __init__(self, state: Any, nbytes: int, unsafe: tuple[str, ...], image: Image) -> None:
+        self._state = state
+        self.nbytes = nbytes
+        self.unsafe = unsafe
+        self.image = image
+
+    @property
+    def state(self) -> Any:
+        """The same nested structure, its tensors on the CPU."""
+        return self._state
+
+    def without(self, *keys: str) -> Snapshot:
+        """Return a snapshot of the same instant that lacks some top-level keys of a dict; copies nothing."""
+        state = {key: value for key, value in self._state.items() if key not in keys}
+        unsafe = tuple(
+            place for place in self.unsafe if not place.startswith(tuple(f"state[{key!r}]" for key in keys))
+        )
+        return Snapshot(state, state_nbytes(state), unsafe, self.image)
 
 
-def capture(state: Any) -> Snapshot:
-    """Copy a nested state. Called on the training thread; blocks for the copy, which it needs memory for.
+def capture(state: Any, *, staging: Staging | None = None) -> Snapshot:
+    """Copy a nested state. Called on the training thread; blocks for the copy.
 
     Tensors that share storage share it in the copy, so views and tied weights come back tied. Tensors on a
     device are copied to the CPU. Objects that are neither tensors nor plain containers are copied by pickling
-    them.
+    them. The first capture makes the memory that it needs; later ones use it again, which is many times faster.
+
+    Args:
+        state: tensors, arrays and Python objects in any containers.
+        staging: where the memory comes from; one pool for the whole process by default.
 
     Raises:
-        CaptureError: names the place in the state that cannot be captured, and why.
+        CaptureError: names the place in the state that cannot be captured, and why; or there is no memory.
     """
-    copying = _Copying()
+    found = _survey(state)
+    image = Image.of([storage.nbytes() for storage in found.storages.values()], staging or shared_staging())
+    copying = _Copying(dict(zip(found.storages, image.slots, strict=True)))
     try:
-        copied = copying.copy(state, None)
+        with torch.no_grad():
+            copied = copying.copy(state, None)
     except RecursionError as error:
         raise CaptureError(
             "the state is nested too deeply to be captured (Python's recursion limit)."
         ) from error
-    return Snapshot(copied, copying.nbytes, tuple(copying.unsafe))
+    copying.fill()
+    return Snapshot(copied, copying.nbytes, tuple(copying.unsafe), image)
 
 
 def state_nbytes(state: Any) -> int:
@@ -75,35 +107,61 @@ def state_nbytes(state: Any) -> int:
 
     What hides inside an object that only pickle can take apart is not counted.
     """
+    found = _survey(state)
+    return found.other_nbytes + sum(storage.nbytes() for storage in found.storages.values())
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a state holds: its storages by what identifies them, in order, and the bytes of everything else."""
+
+    storages: dict[object, torch.UntypedStorage]
+    other_nbytes: int = 0
+
+
+def _survey(state: Any) -> _Found:
+    found = _Found({})
     seen: set[object] = set()
     waiting = [state]
-    nbytes = 0
     while waiting:
         value = waiting.pop()
         if isinstance(value, torch.Tensor):
-            parts: Iterable[torch.Tensor] = _inner_tensors(value)
-            for part in parts:
-                key, size = _extent(part)
-                nbytes += 0 if key in seen else size
-                seen.add(key)
+            for part in _inner_tensors(value):
+                if part.device.type == "meta":
+                    continue
+                if _is_strided(part):
+                    storage = part.untyped_storage()
+                    found.storages.setdefault(_storage_key(storage), storage)
+                elif id(part) not in seen:
+                    seen.add(id(part))
+                    found.other_nbytes += _unstrided_nbytes(part)
         elif isinstance(value, (dict, list, tuple, set, frozenset)):
             if id(value) not in seen:
                 seen.add(id(value))
-                waiting.extend(value.values() if isinstance(value, dict) else value)
+                waiting.extend(reversed([*(value.values() if isinstance(value, dict) else value)]))
         elif isinstance(value, np.ndarray) and id(value) not in seen:
             seen.add(id(value))
-            nbytes += value.nbytes
-    return nbytes
+            found.other_nbytes += value.nbytes
+    return found
 
 
 class _Copying:
     """One walk over a state. What was met is kept alive, so that no address is met twice by chance."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: Mapping[object, Slot]) -> None:
         self.nbytes = 0
         self.unsafe: list[str] = []
+        self._slots = slots
         self._copies: dict[int, tuple[Any, Any]] = {}
-        self._storages: dict[object, tuple[torch.UntypedStorage, torch.dtype | None]] = {}
+        self._storages: dict[object, tuple[torch.UntypedStorage, torch.dtype]] = {}
+        self._sources: list[torch.Tensor] = []
+        self._targets: list[torch.Tensor] = []
+
+    def fill(self) -> None:
+        """Copy the bytes, after the walk has made everything that holds them; without the GIL."""
+        if self._targets:
+            with torch.no_grad():
+                torch._foreach_copy_(self._targets, self._sources)
 
     def copy(self, value: Any, path: _Path) -> Any:
         kind = type(value)
@@ -149,7 +207,7 @@ class _Copying:
 
     def _copy_items(self, values: Iterable[Any], path: _Path) -> list[Any]:
         return [
-            value if type(value) in _ATOMS else self.copy(value, (path, f"[{index}]"))
+            value if type(value) in _ATOMS else self.copy(value, (path, index))
             for index, value in enumerate(values)
         ]
 
@@ -159,7 +217,7 @@ class _Copying:
         copied = defaultdict(value.default_factory) if kind is defaultdict else kind()
         self._copies[id(value)] = (value, copied)
         for key, item in value.items():
-            place = (path, f"[{key!r}]")
+            place = (path, key)
             copied[key if type(key) in _ATOMS else self.copy(key, place)] = (
                 item if type(item) in _ATOMS else self.copy(item, place)
             )
@@ -181,56 +239,73 @@ class _Copying:
             copied = copied.as_subclass(kind)
         if kind not in _PLAIN_TENSORS:
             self._note_unsafe(kind, path)
-        attributes = vars(value)
-        if attributes and not _is_wrapper(value):
-            copied.__dict__.update(self.copy(attributes, path))
+        if value.__dict__ and not _is_wrapper(value):
+            copied.__dict__.update(self.copy(value.__dict__, path))
         if value.requires_grad and not copied.requires_grad:
             copied.requires_grad_(True)
         return copied
 
     def _copy_data(self, value: torch.Tensor, path: _Path) -> torch.Tensor:
-        with torch.no_grad():
-            if _is_wrapper(value):
-                names, context = cast("Any", value).__tensor_flatten__()
-                inner = {name: self.copy(getattr(value, name), (path, f".{name}")) for name in names}
-                rebuild = cast("Any", type(value)).__tensor_unflatten__
-                return cast("torch.Tensor", rebuild(inner, context, value.size(), value.stride()))
-            if not _is_strided(value):
-                self.nbytes += _extent(value)[1]
-                return value.detach().clone().cpu()
-            storage = self._copy_storage(value.untyped_storage(), value.dtype, path)
-            if value.numel() and not storage.nbytes():
-                _refuse(path, "a tensor whose storage was freed; gather the parameters first")
-            copied = torch.empty(0, dtype=value.dtype).set_(
-                storage, value.storage_offset(), value.size(), value.stride()
-            )
-            if value.is_conj():
-                copied = copied.conj()
-            return torch._neg_view(copied) if value.is_neg() else copied  # noqa: SLF001 - torch has no public way
+        if type(value) not in _PLAIN_TENSORS and _is_wrapper(value):
+            names, context = cast("Any", value).__tensor_flatten__()
+            inner = {name: self.copy(getattr(value, name), (path, _Attribute(name))) for name in names}
+            rebuild = cast("Any", type(value)).__tensor_unflatten__
+            return cast("torch.Tensor", rebuild(inner, context, value.size(), value.stride()))
+        if not _is_strided(value):
+            self.nbytes += _unstrided_nbytes(value)
+            return value.detach().clone().cpu()
+        source = value.untyped_storage()
+        storage, is_new = self._copy_storage(source, value.dtype, path)
+        if value.numel() and not storage.nbytes():
+            _refuse(path, "a tensor whose storage was freed; gather the parameters first")
+        copied = torch.empty(0, dtype=value.dtype).set_(
+            storage, value.storage_offset(), value.size(), value.stride()
+        )
+        is_all = value.nbytes == storage.nbytes() and value.is_contiguous()
+        if is_new and is_all and not value.is_conj() and not value.is_neg():
+            self._will_copy(copied, value)
+        elif is_new:
+            self._will_copy(_bytes_of(storage), _bytes_of(source))
+        if value.is_conj():
+            copied = copied.conj()
+        return torch._neg_view(copied) if value.is_neg() else copied  # noqa: SLF001 - torch has no public way
+
+    def _will_copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        if target.nbytes:
+            self._targets.append(target)
+            self._sources.append(source)
 
     def _copy_storage(
-        self, storage: torch.UntypedStorage, dtype: torch.dtype | None, path: _Path
-    ) -> torch.UntypedStorage:
+        self, storage: torch.UntypedStorage, dtype: torch.dtype, path: _Path
+    ) -> tuple[torch.UntypedStorage, bool]:
+        """The copy of a storage, and whether its bytes are still to be copied."""
         key = _storage_key(storage)
-        copied, known_dtype = self._storages.get(key, (None, dtype))
-        if copied is not None:
-            if known_dtype != dtype:
+        known = self._storages.get(key)
+        if known is not None:
+            if known[1] != dtype:
                 _refuse(
                     path,
-                    f"memory that the state also holds as {known_dtype}; torch.save takes one dtype: clone it",
+                    f"memory that the state also holds as {known[1]}; torch.save takes one dtype: clone it",
                 )
-            return copied
-        copied = torch.UntypedStorage(storage.nbytes())  # type: ignore[no-untyped-call]
-        copied.copy_(storage)
+            return known[0], False
+        slot = self._slots.get(key)
+        copied = torch.UntypedStorage(storage.nbytes()) if slot is None else slot.storage  # type: ignore[no-untyped-call]
         self.nbytes += storage.nbytes()
         self._storages[key] = (copied, dtype)
-        return copied
+        return copied, True
 
     def _copy_storage_object(self, value: torch.UntypedStorage | torch.TypedStorage, path: _Path) -> Any:
-        if isinstance(value, torch.TypedStorage):
-            copied = self._copy_storage(value._untyped_storage, value.dtype, path)  # noqa: SLF001 - `untyped()` warns
-            return torch.TypedStorage(wrap_storage=copied, dtype=value.dtype, _internal=True)  # type: ignore[no-untyped-call]
-        return self._copy_storage(value, torch.uint8, path)
+        source, dtype = (
+            (value._untyped_storage, value.dtype)  # noqa: SLF001 - `untyped()` warns
+            if isinstance(value, torch.TypedStorage)
+            else (value, torch.uint8)
+        )
+        copied, is_new = self._copy_storage(source, dtype, path)
+        if is_new:
+            self._will_copy(_bytes_of(copied), _bytes_of(source))
+        if isinstance(value, torch.UntypedStorage):
+            return copied
+        return torch.TypedStorage(wrap_storage=copied, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
 
     def _copy_by_pickle(self, value: Any, path: _Path) -> Any:
         self._note_unsafe(type(value), path)
@@ -271,16 +346,14 @@ def _inner_tensors(value: torch.Tensor) -> list[torch.Tensor]:
     return [part for name in names for part in _inner_tensors(getattr(value, name))]
 
 
-def _extent(value: torch.Tensor) -> tuple[object, int]:
-    """What identifies the memory of a tensor, and how long it is."""
-    if value.device.type == "meta":
-        return id(value), 0
-    if _is_strided(value):
-        storage = value.untyped_storage()
-        return _storage_key(storage), storage.nbytes()
+def _unstrided_nbytes(value: torch.Tensor) -> int:
     if value.layout is torch.sparse_coo:
-        return id(value), value._indices().nbytes + value._values().nbytes  # noqa: SLF001 - the public ones refuse uncoalesced tensors
-    return id(value), value.numel() * value.element_size()
+        return value._indices().nbytes + value._values().nbytes  # noqa: SLF001 - the public ones refuse uncoalesced tensors
+    return value.numel() * value.element_size()
+
+
+def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 
 def _is_wrapper(value: torch.Tensor) -> bool:
@@ -304,5 +377,5 @@ def _render(path: _Path) -> str:
     parts: list[str] = []
     while path is not None:
         path, part = path
-        parts.append(part)
+        parts.append(f".{part}" if isinstance(part, _Attribute) else f"[{part!r}]")
     return "state" + "".join(reversed(parts))

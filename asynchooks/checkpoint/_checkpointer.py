@@ -185,7 +185,7 @@ class Checkpointer:
 
     def _prepare(self, request: _Request) -> tuple[Manifest, Serialized]:
         save_id = uuid.uuid4().hex
-        serialized = serialize(request.snapshot.state, save_id)
+        serialized = serialize(request.snapshot, save_id)
         content, start, end = serialized.content, serialized.start, serialized.end
         chunks = checksum(content, chunk_plan(content.nbytes, start, end))
         inside = [chunk.digest for chunk in chunks[1 : len(chunks) - 1]] if start < end else []

@@ -13,49 +13,94 @@ import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
-__all__ = ["ALIGNMENT", "lay_out"]
+__all__ = ["ALIGNMENT", "HEADER_ROOM", "Archive"]
 
 ALIGNMENT = 64
 """Records start at multiples of it, as in torch's files, so that they can be mapped into memory."""
 
+HEADER_ROOM = 80
+"""Bytes before a record that are enough for the header of any tensor's record."""
+
+_PAGE_BYTES = 4096
 _SATURATED_16 = 0xFFFF
 _SATURATED_32 = 0xFFFFFFFF
 _UTF8_NAMES = 0x0800
 _DOS_1980 = 0x21
-_SMALL_BYTES = 2**20
 
 
-def lay_out(records: Iterable[tuple[str, memoryview]]) -> tuple[list[memoryview], list[int]]:
-    """Return the archive's buffers in order, and the offset at which each record's own bytes start.
+class Archive:
+    """An archive that grows by records. Nothing is written: `buffers` are its bytes in order."""
 
-    Checksums of large records are left zero, as torch leaves them with ``set_crc32_options(False)``:
-    ``torch.load`` does not read them, and the manifest holds better ones.
-    """
-    buffers: list[memoryview] = []
-    offsets: list[int] = []
-    directory: list[bytes] = []
-    position = 0
-    for name, data in records:
-        path = f"archive/{name}".encode()
-        crc = zlib.crc32(data) if data.nbytes < _SMALL_BYTES and not name.startswith("data/") else 0
-        header = _local_header(path, data.nbytes, crc, position)
-        directory.append(_directory_entry(path, data.nbytes, crc, position))
-        buffers.append(memoryview(header))
-        position += len(header)
-        offsets.append(position)
-        if data.nbytes:
-            buffers.append(data)
-        position += data.nbytes
-    buffers.append(memoryview(_end(directory, position)))
-    return buffers, offsets
+    def __init__(self) -> None:
+        self.buffers: list[memoryview] = []
+        self.nbytes = 0
+        self._directory: list[bytes] = []
+
+    def add(self, name: str, data: bytes | memoryview, *, summed: bool = True) -> int:
+        """Append a record and return where its bytes start.
+
+        Checksums of tensors (`summed` False) are left zero, as torch leaves them with
+        ``set_crc32_options(False)``: ``torch.load`` does not read them, and the manifest holds better ones.
+        """
+        view = memoryview(data)
+        return self._append(name, view, zlib.crc32(view) if summed else 0, view.nbytes, ALIGNMENT)
+
+    def add_run(self, memory: memoryview, records: Sequence[tuple[str, int, int]]) -> int:
+        """Append records that lie in the memory one after the other, with room for the headers between them.
+
+        Each record is its name, its first byte in the memory, and its length. Their headers are written into
+        that room; they do not depend on anything else in the archive. The run starts at the same offset of a
+        page in the archive as in the memory, so that it can be written from there without a copy.
+        """
+        name, first, nbytes = records[0]
+        end = first + nbytes
+        inside: list[tuple[bytes, int, int]] = []
+        for following, start, length in records[1:]:
+            path = _path(following)
+            memory[end:start] = _local_header(path, length, 0, start - end)
+            inside.append((path, length, end - first))
+            end = start + length
+        position = self._append(name, memory[first:end], 0, nbytes, _PAGE_BYTES, first % _PAGE_BYTES)
+        for path, length, header_at in inside:
+            self._directory.append(_directory_entry(path, length, 0, position + header_at))
+        return position
+
+    def finish(self) -> None:
+        """Append the directory."""
+        self._put(memoryview(_end(self._directory, self.nbytes)))
+
+    def _append(
+        self, name: str, view: memoryview, crc: int, nbytes: int, alignment: int, residue: int = 0
+    ) -> int:
+        path = _path(name)
+        least = self.nbytes + _header_bytes(path, nbytes)
+        room = least + (residue - least) % alignment - self.nbytes
+        self._directory.append(_directory_entry(path, nbytes, crc, self.nbytes))
+        self._put(memoryview(_local_header(path, nbytes, crc, room)))
+        position = self.nbytes
+        self._put(view)
+        return position
+
+    def _put(self, view: memoryview) -> None:
+        if view.nbytes:
+            self.buffers.append(view)
+            self.nbytes += view.nbytes
 
 
-def _local_header(path: bytes, nbytes: int, crc: int, position: int) -> bytes:
+def _path(name: str) -> bytes:
+    return f"archive/{name}".encode()
+
+
+def _header_bytes(path: bytes, nbytes: int) -> int:
+    return 30 + len(path) + (20 if nbytes >= _SATURATED_32 else 0) + 4
+
+
+def _local_header(path: bytes, nbytes: int, crc: int, room: int) -> bytes:
+    """The header before a record, padded to the room."""
     large = struct.pack("<HHQQ", 1, 16, nbytes, nbytes) if nbytes >= _SATURATED_32 else b""
-    unpadded = position + 30 + len(path) + len(large) + 4
-    padding = -unpadded % ALIGNMENT
+    padding = room - _header_bytes(path, nbytes)
     extra = large + b"FB" + struct.pack("<H", padding) + b"Z" * padding
     size = min(nbytes, _SATURATED_32)
     fixed = struct.pack(

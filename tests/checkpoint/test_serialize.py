@@ -18,7 +18,7 @@ SAVE_ID = "0123456789abcdef" * 2
 
 
 def _write(path: Path, state: Any) -> Path:
-    path.write_bytes(b"".join(serialize(capture(state).state, SAVE_ID).content.buffers))
+    path.write_bytes(b"".join(serialize(capture(state), SAVE_ID).content.buffers))
     return path
 
 
@@ -64,7 +64,7 @@ def test_the_records_are_those_of_torch_save(tmp_path: Path) -> None:
 def test_no_tensor_is_copied() -> None:
     snapshot = capture({"w": torch.zeros(1000)})
 
-    content = serialize(snapshot.state, SAVE_ID).content
+    content = serialize(snapshot, SAVE_ID).content
     address = snapshot.state["w"].data_ptr()
 
     assert any(np.frombuffer(buffer, np.uint8).ctypes.data == address for buffer in content.buffers)
@@ -81,7 +81,7 @@ def test_the_file_says_which_save_wrote_it(tmp_path: Path) -> None:
 
 def test_equal_tensors_have_equal_checksums_whatever_else_is_saved() -> None:
     def sums(meta: str) -> list[str]:
-        laid = serialize({"meta": meta, "w": torch.arange(10.0), "v": torch.ones(3)}, SAVE_ID)
+        laid = serialize(capture({"meta": meta, "w": torch.arange(10.0), "v": torch.ones(3)}), SAVE_ID)
         chunks = checksum(laid.content, chunk_plan(laid.content.nbytes, laid.start, laid.end))
         return [chunk.digest for chunk in chunks]
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from asynchooks.checkpoint import Checkpointer, capture, list_checkpoints, restore
+from asynchooks.checkpoint import Checkpointer, Snapshot, capture, list_checkpoints, restore
 from asynchooks.errors import (
     AsyncHooksError,
     CheckpointNotFoundError,
@@ -299,9 +298,8 @@ def test_bad_files_without_a_manifest_are_nobodys_checkpoint(
 def test_a_hostile_checkpoint_with_a_manifest_is_an_error_and_runs_no_code(
     tmp_path: Path, saved: Path, marker: Path
 ) -> None:
-    hostile = replace(
-        capture({}), state={"state_dict": {}, "meta": Hostile(marker)}
-    )  # capturing would copy it
+    state = {"state_dict": {}, "meta": Hostile(marker)}  # capturing would copy it
+    hostile = Snapshot(state, 0, (), capture({}).image)
     Checkpointer(saved).save_sync(hostile, name="iter_9.pth", step=9)
 
     with pytest.raises(ForeignCheckpointError, match=r"iter_9\.pth.*loading it would run code"):

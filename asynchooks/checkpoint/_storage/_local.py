@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._manifest import temporary_name
 from asynchooks.checkpoint._storage._errors import Guard
+from asynchooks.checkpoint._storage._local_write import write_content
 from asynchooks.checkpoint._storage._store import Entry, Progress, unlimited
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalStore"]
 
-_WRITE_BYTES = 16 * 2**20
 _IOV_MAX = 1024
 _PARALLEL_READS = 4
 
@@ -102,7 +102,7 @@ class LocalStore:
         try:
             with suppress(OSError):  # a file system without locks: `is_being_written` then always says yes
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write(descriptor, content, progress)
+            write_content(descriptor, content, progress)
             os.fsync(descriptor)
             os.replace(temporary, self._path(name))  # noqa: PTH105
         except BaseException:
@@ -144,32 +144,6 @@ class LocalStore:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _write(descriptor: int, content: Content, progress: Progress) -> None:
-    """Write all buffers, gathered by the kernel and not by Python; a write may end short."""
-    batch: list[memoryview] = []
-    batched = 0
-    for buffer in content.buffers:
-        for start in range(0, buffer.nbytes, _WRITE_BYTES):
-            piece = buffer[start : start + _WRITE_BYTES]
-            batch.append(piece)
-            batched += piece.nbytes
-            if batched >= _WRITE_BYTES or len(batch) == _IOV_MAX:
-                _write_batch(descriptor, batch)
-                progress(batched)
-                batch, batched = [], 0
-    _write_batch(descriptor, batch)
-    progress(batched)
-
-
-def _write_batch(descriptor: int, batch: list[memoryview]) -> None:
-    while batch:
-        written = os.writev(descriptor, batch)
-        while batch and written >= batch[0].nbytes:
-            written -= batch.pop(0).nbytes
-        if written:
-            batch[0] = batch[0][written:]
 
 
 def _read(descriptor: int, offset: int, buffers: Sequence[memoryview]) -> int:

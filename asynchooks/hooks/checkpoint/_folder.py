@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed
@@ -19,7 +19,6 @@ from asynchooks.checkpoint import (
     KeepLast,
     Snapshot,
     list_checkpoints,
-    state_nbytes,
 )
 from asynchooks.execution import current_executor
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart
     from asynchooks.hooks.checkpoint._best import Best
 
-__all__ = ["Folder", "Save", "is_first_rank", "without"]
+__all__ = ["Folder", "Save", "is_first_rank"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +111,6 @@ class Folder:
             )
         keep = KeepLast(save.keep) if save.keep > 0 else None
         return await self._checkpointer.save(save.snapshot, **place, pointer="last", keep=keep)
-
-
-def without(snapshot: Snapshot, *keys: str) -> Snapshot:
-    """Return a snapshot that lacks some of its top-level keys; nothing is copied."""
-    state = {key: value for key, value in snapshot.state.items() if key not in keys}
-    return replace(snapshot, state=state, nbytes=state_nbytes(state))
 
 
 def is_first_rank() -> bool:

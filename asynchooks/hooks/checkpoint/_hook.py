@@ -24,7 +24,7 @@ from asynchooks.execution import Effects, Hook, background
 from asynchooks.hooks.checkpoint import _options
 from asynchooks.hooks.checkpoint._best import AUTO, Improvement, Rules, improvements, plain_numbers
 from asynchooks.hooks.checkpoint._books import Claims, recall
-from asynchooks.hooks.checkpoint._folder import Folder, Save, is_first_rank, without
+from asynchooks.hooks.checkpoint._folder import Folder, Save, is_first_rank
 from asynchooks.hooks.checkpoint._publish import publish, published_pattern
 from asynchooks.registry import HOOKS
 
@@ -267,7 +267,7 @@ class CheckpointHook(Hook):
                 save_param_scheduler=is_full and self.save_param_scheduler,
                 meta=meta,
             )
-        weights = snapshot if self.save_best_full else without(snapshot, "optimizer", "param_schedulers")
+        weights = snapshot if self.save_best_full else snapshot.without("optimizer", "param_schedulers")
         numbers = plain_numbers(metrics)
         saves = [Save(e.best.prefix + name, weights, meta, best=e.best, metrics=numbers) for e in better]
         if with_step:

@@ -1,0 +1,182 @@
+"""Host memory for captures: warm, page-aligned, shared, used again.
+
+Decides which memory a capture copies into. A slab that was written before takes a copy at the speed of memory;
+a new one costs ten to fifty times that in page faults, so slabs are kept for the next capture. A slab goes back
+by itself when nothing refers to its memory any more: neither a snapshot's tensors nor a buffer on its way to a
+store. Memory is a memfd: mapped shared, so that a fork of data-loader workers makes no page cold again, and so
+that another process can write it to a store without a copy. Knows neither tensors' meaning nor files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import threading
+import weakref
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from asynchooks.errors import CaptureError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["Place", "Staging", "shared_staging"]
+
+_ROUND_BYTES = 2 * 2**20
+_MADV_HUGEPAGE = 14
+_MADV_POPULATE_WRITE = 23  # Linux 5.14; a kernel without it says so, and the copy then takes the page faults
+_IDLE_LEASES = 8
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class _Slab:
+    """A mapping. `used_at` counts leases."""
+
+    descriptor: int
+    mapping: mmap.mmap
+    nbytes: int
+    used_at: int = 0
+    memory: npt.NDArray[np.uint8] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.memory = np.frombuffer(self.mapping, np.uint8)
+
+    @property
+    def address(self) -> int:
+        return int(self.memory.ctypes.data)
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where memory lies for another process: a descriptor to hand over (-1: none) and the offset in it."""
+
+    descriptor: int
+    offset: int
+
+
+class Staging:
+    """A pool of slabs. Any thread may lease; memory comes back on whichever thread drops it last.
+
+    Args:
+        keep: how many unused slabs stay warm at most.
+    """
+
+    def __init__(self, *, keep: int = 2) -> None:
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._free: list[_Slab] = []
+        self._returned: deque[_Slab] = deque()  # filled by finalizers, which must not take the lock
+        self._leased: weakref.WeakValueDictionary[int, _Slab] = weakref.WeakValueDictionary()
+        self._leases = 0
+        self._owner = os.getpid()
+
+    def lease(self, nbytes: int) -> npt.NDArray[np.uint8]:
+        """Return memory of `nbytes`, its first byte at the start of a page; what it holds is undefined.
+
+        It is the caller's until neither the array nor anything made from it (views, memoryviews, storages) is
+        alive.
+
+        Raises:
+            CaptureError: the machine has no memory left for it.
+        """
+        with self._lock:
+            self._collect()
+            self._leases += 1
+            fitting = [slab for slab in self._free if slab.nbytes >= nbytes]
+            if fitting:
+                slab = min(fitting, key=lambda slab: slab.nbytes)
+                self._free.remove(slab)
+            else:
+                self._free.clear()  # too small for what is needed now
+                slab = _new_slab(nbytes)
+            slab.used_at = self._leases
+            memory = np.frombuffer(slab.mapping, np.uint8, count=nbytes)
+            self._leased[slab.address] = slab
+            weakref.finalize(memory, self._returned.append, slab).atexit = False
+            return memory
+
+    def prepare(self, nbytes: int) -> None:
+        """Make memory of `nbytes` warm, so that the next capture finds it. Blocks; holds no GIL meanwhile."""
+        with self._lock:
+            self._collect()
+            if any(slab.nbytes >= nbytes for slab in self._free):
+                return
+        slab = _new_slab(nbytes)
+        with self._lock:
+            slab.used_at = self._leases
+            self._free.append(slab)
+
+    def place_of(self, buffer: memoryview) -> Place | None:
+        """Where leased memory lies for another process; None for memory that is not of this pool."""
+        address = np.frombuffer(buffer, np.uint8).ctypes.data
+        with self._lock:
+            for start, slab in self._leased.items():
+                if slab.descriptor >= 0 and start <= address < start + slab.nbytes:
+                    return Place(slab.descriptor, address - start)
+        return None
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that are kept warm and unused."""
+        with self._lock:
+            self._collect()
+            return sum(slab.nbytes for slab in self._free)
+
+    def _collect(self) -> None:
+        """Take back what came back, and let go what was not used for long."""
+        if self._owner != os.getpid():  # a forked child shares the pages: what it would reuse is its parent's
+            self._owner = os.getpid()
+            self._free.clear()
+            self._returned.clear()
+        while self._returned:
+            self._free.append(self._returned.popleft())
+        self._free = [slab for slab in self._free if self._leases - slab.used_at < _IDLE_LEASES]
+        self._free.sort(key=lambda slab: slab.used_at)
+        del self._free[: max(0, len(self._free) - self._keep)]
+
+
+_SHARED = Staging()
+
+
+def shared_staging() -> Staging:
+    """The pool of this process, which all captures share."""
+    return _SHARED
+
+
+def _new_slab(nbytes: int) -> _Slab:
+    size = max(1, -(-nbytes // _ROUND_BYTES)) * _ROUND_BYTES
+    try:
+        if not hasattr(os, "memfd_create"):
+            return _Slab(-1, mmap.mmap(-1, size), size)
+        descriptor = os.memfd_create("asynchooks-staging", os.MFD_CLOEXEC)
+        try:
+            os.posix_fallocate(descriptor, 0, size)  # too little memory is an error here, not a signal later
+            mapping = mmap.mmap(descriptor, size)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        if error.errno not in (errno.ENOMEM, errno.ENOSPC):
+            raise
+        raise CaptureError(
+            f"no memory for a copy of {nbytes} bytes of state ({error.strerror}). Give the job more memory, or "
+            "lower the executor's staging_budget so that fewer saves are in flight at once."
+        ) from error
+    slab = _Slab(descriptor, mapping, size)
+    with suppress(OSError, ValueError):
+        mapping.madvise(_MADV_HUGEPAGE)
+    with suppress(OSError, AttributeError):
+        populate = ctypes.CDLL(None).madvise  # mmap.madvise would hold the GIL for the whole of it
+        populate(ctypes.c_void_p(slab.address), ctypes.c_size_t(size), _MADV_POPULATE_WRITE)
+    return slab
