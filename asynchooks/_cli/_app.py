@@ -1,6 +1,7 @@
 """The command line: parses and checks options, and turns outcomes into exit codes.
 
-Exit codes: 0 done; 1 the demo's proof failed, or an error that is not the user's; 2 a wrong option; 130 Ctrl-C.
+Exit codes of the demo: 0 done; 1 its proof failed, or an error that is not the user's; 2 a wrong option; 130 Ctrl-C.
+Those of ``checkpoints`` stand in its `_outcome`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from asynchooks._cli.checkpoints import app as checkpoints
 from asynchooks._version import __version__
 
 __all__ = ["main"]
@@ -22,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(checkpoints, name="checkpoints")
 
 
 def main() -> None:

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 from asynchooks.checkpoint._catalog import committed, find_committed, info_of, pointed_name
 from asynchooks.checkpoint._commit import remove
 from asynchooks.checkpoint._manifest import NEXT_SUFFIX, POINTERS
-from asynchooks.checkpoint._retention import judge
+from asynchooks.checkpoint._retention import Verdict, judge
 from asynchooks.checkpoint._storage import open_store, unlimited
 from asynchooks.checkpoint._verify import verify_in
 from asynchooks.errors import CheckpointError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from typing import Any
 
     from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest
-    from asynchooks.checkpoint._retention import RetentionPolicy, Verdict
+    from asynchooks.checkpoint._retention import RetentionPolicy
     from asynchooks.checkpoint._storage import Progress, Store
 
 __all__ = ["judge_in", "prune", "remove_judged"]
@@ -78,8 +78,11 @@ def prune(
         judged = judge_in(store, policy, manifests, protected=protected)
         if not dry_run and any(verdict.goes for verdict in judged):
             verify_in(store, manifests[-1], progress)
+            gone: set[str] = set()
             for info in remove_judged(store, manifests, judged, progress=progress, recheck=True):
                 logger.info("pruned %s", info.url)
+                gone.add(info.save_id)
+            judged = [_as_it_went(verdict, gone) for verdict in judged]
         verdicts += judged
     return verdicts
 
@@ -131,6 +134,12 @@ def remove_judged(
             error.add_note(f"{count} of {len(going)} were deleted before.")
             raise
         yield info
+
+
+def _as_it_went(verdict: Verdict, gone: Collection[str]) -> Verdict:
+    if not verdict.goes or verdict.info.save_id in gone:
+        return verdict
+    return Verdict(verdict.info, ("replaced or removed meanwhile",))
 
 
 def _disturbed(store: Store) -> dict[str, str]:

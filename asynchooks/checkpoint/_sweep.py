@@ -40,12 +40,12 @@ def sweep(
 ) -> list[str]:
     """Remove leftovers of killed runs from a folder, and return their names. Blocks.
 
-    Touched are only files last written more than `older_than_s` ago (one day: longer than any save in
-    flight): temporary files of this package that no process holds, and what a save or a removal that was cut
-    short left beside its next manifest. A replacement that was cut short after its data was durable is
-    finished. Unfinished multipart uploads are not visible as files: give the bucket a lifecycle rule that
-    aborts them (AbortIncompleteMultipartUpload). With `dry_run`, nothing is touched, and what would be removed is
-    returned.
+    Touched are only files last written more than `older_than_s` ago (one day: longer than any save in flight):
+    temporary files of this package that no process holds, and what a save or a removal that was cut short left
+    beside its next manifest. A replacement that was cut short after its data was durable is finished, and only
+    its next manifest goes. Unfinished multipart uploads are not visible as files: give the bucket a lifecycle
+    rule that aborts them (AbortIncompleteMultipartUpload). With `dry_run`, nothing is touched, and what would
+    be removed is returned.
     """
     store = open_store(url, storage_options)
     entries = store.entries()
@@ -73,7 +73,8 @@ def _leftovers(store: Store, entries: Mapping[str, Entry], name: str, *, dry_run
         committed = find_committed(store, data)
         if committed is not None:
             if not dry_run:
-                publish(store, committed)  # the manifest of what is there; the next one goes
+                publish(store, committed)  # writes the manifest of what is there
+            yield name
             return
         if data in entries and manifest_name(data) not in entries:
             if not _is_described(store, name, data):

@@ -106,7 +106,8 @@ def test_one_that_was_replaced_meanwhile_stays(tmp_path: Path) -> None:
         if nbytes == 0:
             saved(tmp_path, 1)
 
-    prune(tmp_path, KeepLast(1), progress=replace)
+    (verdict, _) = prune(tmp_path, KeepLast(1), progress=replace)
+    assert verdict.kept_by == ("replaced or removed meanwhile",)
     assert names(tmp_path) == ["run_2.pth", "run_1.pth"]
 
 
@@ -155,8 +156,10 @@ def test_a_sweep_can_be_dry(tmp_path: Path) -> None:
         (tmp_path / "run_2.pth.manifest.json").read_bytes()
     )
     before = sorted(tmp_path.iterdir())
+    leftovers = ["run_1.pth", "run_1.pth.manifest.next.json", "run_2.pth.manifest.next.json"]
 
-    assert sweep(tmp_path, older_than_s=-60, dry_run=True) == ["run_1.pth", "run_1.pth.manifest.next.json"]
+    assert sweep(tmp_path, older_than_s=-60, dry_run=True) == leftovers
     assert sorted(tmp_path.iterdir()) == before
-    assert sweep(tmp_path, older_than_s=-60) == ["run_1.pth", "run_1.pth.manifest.next.json"]
+    assert sweep(tmp_path, older_than_s=-60) == leftovers
+    assert names(tmp_path) == ["run_2.pth"]
     assert len(list(tmp_path.iterdir())) == 2
