@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ class Program:
     process: subprocess.Popen[str]
     log: Path
 
-    def ask(self, order: Mapping[str, Any]) -> Any:
+    def ask(self, order: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
         """Send an order and wait for the answer."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None

@@ -1,4 +1,5 @@
-"""Saves one checkpoint, and kills itself at a point of it. Run as a program: forks a saver for every order on stdin.
+"""Saves one checkpoint and is stopped at a point of it. Run as a program: forks a saver for every order on stdin, and
+several at once for a list of orders.
 
 The parent imports everything once and starts no thread, so that a fork costs nothing and is safe.
 """
@@ -10,16 +11,19 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from asynchooks.checkpoint import Checkpointer, KeepLast, RetentionPolicy, Store, capture, open_store
+from asynchooks.errors import CheckpointError
 
+from . import system_calls
 from .points import watched
 
 RUN_ID = "run"
+FAILED = "failed: "
 SMALL, LARGE, LARGER = 10, 2_200_000, 2_300_000  # rows; a large one is two parts of an upload
 
 
@@ -43,6 +47,18 @@ class Scenario:
     saved: Saved
     keep: RetentionPolicy | None
     after: tuple[Saved, ...]
+
+    def with_rows(self, rows: int | None) -> Scenario:
+        """The same with data of another size; None changes nothing."""
+        return (
+            self
+            if rows is None
+            else replace(
+                self,
+                saved=replace(self.saved, rows=rows),
+                before=tuple(replace(each, rows=rows) for each in self.before),
+            )
+        )
 
     @property
     def steps(self) -> dict[int, Saved]:
@@ -76,11 +92,11 @@ def prepare(store: Store, scenario: Scenario) -> None:
         save(store, each, None)
 
 
-def save_and_die(order: Mapping[str, Any], descriptor: int) -> None:
-    """Save; die at the ordered point. Every point that is reached is told first."""
-    scenario = SCENARIOS[order["scenario"]]
+def save_and_die(order: Mapping[str, Any], descriptor: int) -> int:
+    """Save; die at the point of number `kill_at`, or as `calls` says. Every point that is reached is told first."""
+    scenario = SCENARIOS[order["scenario"]].with_rows(order.get("rows"))
     store = open_store(order["url"], order["options"])
-    left = order["kill_at"]
+    left = order.get("kill_at", -1)
 
     def at(point: str) -> None:
         nonlocal left
@@ -90,22 +106,43 @@ def save_and_die(order: Mapping[str, Any], descriptor: int) -> None:
         left -= 1
 
     prepare(store, scenario)
-    save(watched(store, scenario.saved.name, at), scenario.saved, scenario.keep)
+    try:
+        if "calls" in order:
+            system_calls.arm(order["url"], **order["calls"], tell=descriptor)
+            save(store, scenario.saved, scenario.keep)
+        else:
+            save(watched(store, scenario.saved.name, at), scenario.saved, scenario.keep)
+    except CheckpointError as error:
+        text = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+        os.write(descriptor, f"{FAILED}{text}\n".encode())
+        return 3
+    return 0
+
+
+def fork(order: Mapping[str, Any]) -> tuple[int, int]:
+    """Start a saver; return its process id and where it tells its points."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os._exit(save_and_die(order, writer))
+    os.close(writer)
+    return child, reader
+
+
+def wait(child: int, reader: int) -> dict[str, Any]:
+    """What a saver told, and how it ended."""
+    with os.fdopen(reader) as points:
+        reached = points.read().splitlines()
+    return {"status": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), "points": reached}
 
 
 def main() -> None:
     torch.set_num_threads(1)
     for line in sys.stdin:
-        reader, writer = os.pipe()
-        child = os.fork()
-        if not child:
-            save_and_die(json.loads(line), writer)
-            os._exit(0)
-        os.close(writer)
-        with os.fdopen(reader) as points:
-            reached = points.read().splitlines()
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        sys.stdout.write(json.dumps({"status": status, "points": reached}) + "\n")
+        order = json.loads(line)
+        orders = order if isinstance(order, list) else [order]
+        answers = [wait(*started) for started in [fork(each) for each in orders]]
+        sys.stdout.write(json.dumps(answers if isinstance(order, list) else answers[0]) + "\n")
         sys.stdout.flush()
 
 

@@ -11,17 +11,15 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from asynchooks import checkpoint
-from asynchooks.checkpoint import find_latest, list_checkpoints, open_store, read_pointer, restore, sweep
 from asynchooks.testing import S3Server
 
+from .folder import Folder
 from .program import Program
-from .saver import SCENARIOS, Saved, Scenario, save
+from .saver import SCENARIOS, Scenario
 
 pytestmark = pytest.mark.crash
 
@@ -49,42 +47,6 @@ class Place:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Folder:
-    """A folder in which a save was killed, and the checks on it."""
-
-    url: str
-    options: Mapping[str, str]
-
-    def check(self, scenario: Scenario, newest: set[int | None]) -> None:
-        """All that is listed loads and is what was saved; the newest is one of these steps."""
-        listed = list_checkpoints(self.url, storage_options=self.options)
-        for info in listed:
-            self.check_content(restore(info.url, storage_options=self.options), scenario.steps[info.step])
-            if "://" not in self.url:
-                self.check_content(torch.load(info.url, weights_only=True), scenario.steps[info.step])
-        self.check_newest(newest)
-        assert read_pointer(self.url, storage_options=self.options) in {None, *(info.url for info in listed)}
-
-    def check_newest(self, newest: set[int | None]) -> None:
-        """What a resume finds is one of these steps."""
-        latest = find_latest(self.url, storage_options=self.options)
-        assert (latest.step if latest else None) in newest
-
-    def check_content(self, loaded: Mapping[str, Any], saved: Saved) -> None:
-        """Every number of it is of one save."""
-        assert loaded["meta"]["iter"] == saved.step
-        assert loaded["state_dict"]["w"].equal(saved.state()["state_dict"]["w"])
-
-    def files(self) -> set[str]:
-        return set(open_store(self.url, self.options).entries())
-
-
-def files_of(*saved: Saved) -> set[str]:
-    """What a folder holds with these checkpoints and nothing else."""
-    return {"last_checkpoint", *(each.name + ending for each in saved for ending in ("", ".manifest.json"))}
-
-
 def kill_everywhere(saver: Program, place: Place, scenario: Scenario, name: str) -> None:
     """Kill a save at each of its points, look what is there, and go on."""
     order = {"scenario": name, "options": dict(place.options)}
@@ -99,18 +61,7 @@ def kill_everywhere(saver: Program, place: Place, scenario: Scenario, name: str)
         if not is_committed:
             newest.add(scenario.before[-1].step if scenario.before else None)
         folder.check(scenario, newest)
-        resume(folder, scenario, newest)
-
-
-def resume(folder: Folder, scenario: Scenario, newest: set[int | None]) -> None:
-    """Clean up and save on: the folder holds what a run that was not killed leaves."""
-    sweep(folder.url, older_than_s=-60, storage_options=folder.options)
-    folder.check_newest(newest)
-    assert not [name for name in folder.files() if name.endswith((".tmp", ".manifest.next.json"))]
-    further = Saved(30, scenario.saved.name)
-    save(open_store(folder.url, folder.options), further, scenario.keep)
-    folder.check_newest({further.step})
-    assert folder.files() == files_of(*scenario.after)
+        folder.go_on(scenario, newest)
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])

@@ -66,14 +66,19 @@ class FsspecStore:
 
     def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
         """Yield the file's bytes."""
-        with self._guard.translated("read", name):
-            file = self._filesystem.open(self._path(name), "rb", block_size=chunk_bytes)
+        path = self._path(name)
+        file = self._guard.call(
+            "read", name, lambda: self._filesystem.open(path, "rb", block_size=chunk_bytes)
+        )
+        position = 0
+
+        def read_on() -> Any:
+            file.seek(position)  # an attempt before may have failed anywhere
+            return file.read(chunk_bytes)
+
         with closing(file):
-            while True:
-                with self._guard.translated("read", name):
-                    piece = file.read(chunk_bytes)
-                if not piece:
-                    return
+            while piece := self._guard.call("read", name, read_on):
+                position += len(piece)
                 yield memoryview(piece)
 
     def read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:

@@ -53,14 +53,12 @@ class LocalStore:
 
     def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
         """Yield the file's bytes."""
-        with self._guard.translated("read", name):
-            file = open(self._path(name), "rb", buffering=0)  # noqa: SIM115, PTH123 - closed below, also by a generator's close
+        file = self._guard.call("read", name, lambda: open(self._path(name), "rb", buffering=0))  # noqa: SIM115, PTH123 - closed below, also by a generator's close
         with file:
             # Python allocates what is asked for and cuts it: 16 MB for a manifest, and a heap that grows with each
             piece_bytes = min(chunk_bytes, os.fstat(file.fileno()).st_size + 1)
             while True:
-                with self._guard.translated("read", name):
-                    piece = file.read(piece_bytes)
+                piece = self._guard.call("read", name, lambda: file.read(piece_bytes))
                 if not piece:
                     return
                 yield memoryview(piece)
@@ -123,7 +121,8 @@ class LocalStore:
     def _delete(self, name: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self._path(name))  # noqa: PTH108
-            self._sync_folder()
+        with suppress(FileNotFoundError):  # no such folder
+            self._sync_folder()  # also when nothing is there: an attempt before may have failed at this very line
 
     def _entries(self) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
