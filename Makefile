@@ -27,6 +27,7 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/hook_dispatch.py
 	$(BIN)/python benchmarks/sync_vs_async.py
+	$(BIN)/python benchmarks/checkpoint_peers.py --quick
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,252 @@
+"""From outcomes to tables, goals, a picture and the section of the README."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from peers.case import Outcome, SaveResult
+from peers.contenders import CONTENDERS, FLOOR, NO_SAVE, OURS, contender_class, is_peer
+from peers.scenes import Scene
+
+__all__ = ["Scene", "plot", "scene_text", "summarize", "write_between_markers"]
+
+_START, _END = "<!-- checkpoint_peers: start -->", "<!-- checkpoint_peers: end -->"
+
+
+def summarize(
+    scene: Scene, outcomes: Mapping[str, Sequence[Outcome]], refused: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Return a row for each contender: medians and ranges of the saves after the first, and what went wrong."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name in scene.peers:
+        if name in refused:
+            rows[name] = {"refused": refused[name]}
+            continue
+        rounds = outcomes[name]
+        warm = [
+            (save, extra)
+            for outcome in rounds
+            for save, extra in zip(outcome.saves[1:], outcome.extra_bytes[1:], strict=True)
+            if not save.verdict.startswith("failed")
+        ]
+        errors = [outcome.error for outcome in rounds if outcome.error]
+        wrong = [
+            save.verdict
+            for outcome in rounds
+            for save in outcome.saves
+            if save.verdict not in ("equal", "not checked")
+        ]
+        rows[name] = {"problems": list(dict.fromkeys(errors + wrong)), "saves": len(warm)}
+        if warm:
+            rows[name] |= _row(rounds, [save for save, _ in warm], [extra for _, extra in warm])
+    return rows
+
+
+def _row(rounds: Sequence[Outcome], warm: Sequence[SaveResult], extra: Sequence[int]) -> dict[str, Any]:
+    def over(values: Callable[[SaveResult], float | None]) -> dict[str, float] | None:
+        return _spread([values(save) for save in warm])
+
+    cold = [outcome.saves[0] for outcome in rounds if outcome.saves]
+    parts = sorted({part for save in warm for part in save.parts})
+    return {
+        "state_bytes": rounds[0].state_bytes or max(outcome.state_bytes for outcome in rounds),
+        "exposed_s": over(lambda save: save.exposed_s),
+        "inflation_s": over(lambda save: save.inflation_s),
+        "noise_s": over(lambda save: save.noise_s),
+        "cost_s": over(lambda save: save.exposed_s + (save.inflation_s or 0.0)),
+        "claimed_s": over(lambda save: save.claimed_s),
+        "durable_s": over(lambda save: save.durable_s),
+        "ratio_p50": over(lambda save: save.ratio_p50),
+        "ratio_p99": over(lambda save: save.ratio_p99),
+        "cpu_s": over(lambda save: save.cpu_s),
+        "steps": over(lambda save: float(save.steps)),
+        "quiet_step_s": over(lambda save: save.quiet_step_s),
+        "extra_bytes": _spread(extra),
+        "cold_exposed_s": _spread([save.exposed_s for save in cold]),
+        "cold_durable_s": _spread([save.durable_s for save in cold]),
+        "setup_s": _spread([outcome.setup_s for outcome in rounds]),
+        "parts": {part: over(lambda save, part=part: save.parts.get(part)) for part in parts},  # type: ignore[misc]
+    }
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, float] | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return {"median": statistics.median(known), "low": min(known), "high": max(known)}
+
+
+_HEADER = (
+    "| saves after the first | exposed s | inflation s | together, x memcpy | durable s (as claimed) | "
+    "step in flight p50, p99 | extra memory, x state | CPU s | first: exposed, durable s |\n"
+    "|---" + "|---:" * 8 + "|"
+)
+
+
+def scene_text(scene: Scene, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a scene's table, its goals and its remarks, in Markdown."""
+    memcpy_s = _median(rows.get(FLOOR, {}), "parts", "memcpy_s")
+    measured = [row for row in rows.values() if "exposed_s" in row]
+    about = ""
+    if measured:
+        step_s = statistics.median(_median(row, "quiet_step_s") for row in measured)
+        about = (
+            f"State {measured[0]['state_bytes'] / 1e6:.0f} MB, quiet step {step_s * 1e3:.1f} ms; "
+            f"{scene.rounds} round(s) with {scene.saves - 1} saves each after the first.\n"
+        )
+    lines = [f"### {scene.title}\n", about, _HEADER]
+    lines += [_table_row(name, rows[name], memcpy_s) for name in CONTENDERS if name in rows]
+    lines += ["", *_goal_lines(scene, rows), "", *_remarks(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _table_row(name: str, row: Mapping[str, Any], memcpy_s: float) -> str:
+    if "exposed_s" not in row:
+        return f"| {name} |" + " - |" * 8
+    claimed, durable = _median(row, "claimed_s"), _median(row, "durable_s")
+    cells = [
+        name,
+        _range(row["exposed_s"]),
+        _range(row["inflation_s"]),
+        f"{_median(row, 'cost_s') / memcpy_s:.1f}" if not math.isnan(memcpy_s) and name != NO_SAVE else "-",
+        f"{durable:.2f}" + (f" ({claimed:.2f})" if durable - claimed > 0.005 else ""),
+        "-"
+        if row["ratio_p50"] is None
+        else f"{_median(row, 'ratio_p50'):.2f}, {_median(row, 'ratio_p99'):.1f}",
+        f"{_median(row, 'extra_bytes') / row['state_bytes']:.2f}",
+        f"{_median(row, 'cpu_s'):.2f}",
+        f"{_median(row, 'cold_exposed_s'):.2f}, {_median(row, 'cold_durable_s'):.2f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _goal_lines(scene: Scene, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    ours, floor = rows.get(OURS, {}), rows.get(FLOOR, {})
+    if "exposed_s" not in ours or "exposed_s" not in floor:
+        return []
+    state = ours["state_bytes"]
+    cost_s, durable_s, extra = (_median(ours, key) for key in ("cost_s", "durable_s", "extra_bytes"))
+    memcpy_s, write_s = _median(floor, "parts", "memcpy_s"), _median(floor, "parts", "write_s")
+    peers = {name: _median(row, "cost_s") for name, row in rows.items() if is_peer(name) and _is_durable(row)}
+    goals = [("exposed + inflation <= 1.3 x memcpy", f"{cost_s / memcpy_s:.2f} x", cost_s <= 1.3 * memcpy_s)]
+    if peers:
+        best = min(peers, key=lambda name: peers[name])
+        goals.append(
+            (
+                "exposed + inflation ahead of every peer",
+                f"{cost_s:.3f} s; best peer {peers[best]:.3f} s ({best})",
+                cost_s < peers[best],
+            )
+        )
+    if scene.place in ("s3", "slow-s3"):
+        share = write_s / durable_s
+        goals.append(("throughput >= 90 % of bare obstore multipart", f"{share:.0%}", share >= 0.9))
+    else:
+        goals.append(
+            (
+                "durable <= 1.3 x raw write",
+                f"{durable_s / write_s:.2f} x ({write_s:.2f} s)",
+                durable_s <= 1.3 * write_s,
+            )
+        )
+    allowed = 1.05 * state + 64e6
+    goals.append(
+        (
+            "extra memory <= 1.05 x state + 64 MB",
+            f"{extra / 1e6:.0f} of {allowed / 1e6:.0f} MB",
+            extra <= allowed,
+        )
+    )
+    if scene.workload == "launch" and ours["ratio_p50"] is not None:
+        p50 = _median(ours, "ratio_p50")
+        goals.append(("step in flight p50 <= 1.1 x quiet", f"{p50:.2f} x", p50 <= 1.1))
+    if scene.device != "cpu":
+        share = _median(ours, "exposed_s") / _median(ours, "quiet_step_s")
+        goals.append(("exposed per save, of a step", f"{share:.0%}", share <= 1.0))
+    rows_ = [f"| {goal} | {value} | {'yes' if met else 'no'} |" for goal, value, met in goals]
+    return ["| goal | asynchooks | met |", "|---|---|---|", *rows_]
+
+
+def _is_durable(row: Mapping[str, Any]) -> bool:
+    """Whether a row's cost includes what a durable save takes: inline and without fsync, it does not."""
+    if "cost_s" not in row:
+        return False
+    return row["inflation_s"] is not None or _median(row, "durable_s") - _median(row, "claimed_s") < 0.005
+
+
+def _remarks(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for name, row in rows.items():
+        if "refused" in row:
+            lines.append(f"- {name}: not measured, {row['refused']}.")
+        for problem in row.get("problems", ()):
+            lines.append(f"- {name}: {problem}")
+        if is_peer(name) and "exposed_s" in row and contender_class(name).lacks:
+            lines.append(f"- {name} does without {contender_class(name).lacks}.")
+    return lines
+
+
+def _range(spread: Mapping[str, float] | None) -> str:
+    if spread is None:
+        return "-"
+    return f"{spread['median']:.3f} ({spread['low']:.3f} - {spread['high']:.3f})"
+
+
+def _median(row: Mapping[str, Any], *keys: str) -> float:
+    found: Any = row
+    for key in (*keys, "median"):
+        found = None if found is None else found.get(key)
+    return float("nan") if found is None else float(found)
+
+
+def write_between_markers(readme: Path, text: str) -> None:
+    """Replace what stands between the markers of a README.
+
+    Raises:
+        ValueError: it has no such markers.
+    """
+    before, start, rest = readme.read_text(encoding="utf-8").partition(_START)
+    _, end, after = rest.partition(_END)
+    if not start or not end:
+        raise ValueError(f"{readme} has no {_START} and {_END}; add them where the tables belong.")
+    readme.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def plot(results: Sequence[Mapping[str, Any]], caption: str, file: Path) -> None:
+    """Draw what a save costs the training, exposed and inflation stacked, one panel per scene."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    shown = [(result, _plotted(result["summary"])) for result in results]
+    shown = [(result, names) for result, names in shown if names]
+    heights = [len(names) for _, names in shown]
+    figure, axes = plt.subplots(
+        len(shown), 1, figsize=(9, 0.9 * len(shown) + 0.3 * sum(heights)), squeeze=False,
+        height_ratios=heights, layout="constrained",
+    )  # fmt: skip
+    for axis, (result, names) in zip(axes[:, 0], shown, strict=True):
+        rows = [result["summary"][name] for name in names]
+        exposed = [_median(row, "exposed_s") for row in rows]
+        inflation = [
+            0.0 if row["inflation_s"] is None else max(0.0, _median(row, "inflation_s")) for row in rows
+        ]
+        axis.barh(names, exposed, color="#2a78b5", label="exposed")
+        axis.barh(names, inflation, left=exposed, color="#e08a2e", label="inflation")
+        axis.invert_yaxis()
+        axis.set_title(Scene(**result["scene"]).title, loc="left", fontsize=9)
+        axis.set_xlabel("training time lost per save, s", fontsize=8)
+        axis.tick_params(labelsize=8)
+    if shown:
+        axes[0, 0].legend(fontsize=8)
+    figure.supxlabel(caption, fontsize=6)
+    figure.savefig(file, dpi=120)
+
+
+def _plotted(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [name for name, row in summary.items() if "exposed_s" in row and name != NO_SAVE]
