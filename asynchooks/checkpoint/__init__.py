@@ -8,7 +8,13 @@ from asynchooks.checkpoint._content import Content
 from asynchooks.checkpoint._inspect import FolderContents, OtherFile, inspect_folder
 from asynchooks.checkpoint._manifest import CheckpointInfo
 from asynchooks.checkpoint._prune import prune
-from asynchooks.checkpoint._restore import find_latest, list_checkpoints, read_pointer, restore
+from asynchooks.checkpoint._restore import (
+    find_latest,
+    list_checkpoints,
+    read_pointer,
+    restore,
+    restore_latest,
+)
 from asynchooks.checkpoint._retention import (
     KeepAll,
     KeepAny,
@@ -29,6 +35,7 @@ __all__ = [
     "state_nbytes",
     "CheckpointInfo",
     "restore",
+    "restore_latest",
     "verify",
     "list_checkpoints",
     "find_latest",

@@ -1,18 +1,14 @@
 """From a store back to a state: which checkpoint, whether it is whole, and loading it without running code.
 
-Decides what the resume takes. A file without a manifest (plain ``torch.save``, MMEngine) loads too, and is
-named as unverified.
+Decides what the resume takes, and which way a file is read. A file without a manifest (plain ``torch.save``,
+MMEngine) loads too, and is named as unverified.
 """
 
 from __future__ import annotations
 
-import io
 import logging
-import pickle
-from typing import IO, TYPE_CHECKING, Any, cast
-
-import numpy as np
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asynchooks.checkpoint._catalog import (
     committed,
@@ -22,64 +18,115 @@ from asynchooks.checkpoint._catalog import (
     read_manifest,
     url_of,
 )
+from asynchooks.checkpoint._inplace import fill, plan_of
+from asynchooks.checkpoint._legacy import load_legacy
+from asynchooks.checkpoint._loading import Storages, load, new_scratch, read_archive
 from asynchooks.checkpoint._manifest import manifest_name
-from asynchooks.checkpoint._storage import open_folder, open_store, read_all, unlimited
-from asynchooks.checkpoint._verify import read_verified, verify_in
+from asynchooks.checkpoint._outline import materialize, outline_of
+from asynchooks.checkpoint._reading import Reading
+from asynchooks.checkpoint._selection import check_keys, select
+from asynchooks.checkpoint._storage import open_folder, open_store, unlimited
+from asynchooks.checkpoint._verify import verify_in
 from asynchooks.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     CorruptCheckpointError,
     ForeignCheckpointError,
-    StorageError,
 )
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    import numpy.typing as npt
-
+    from asynchooks.checkpoint._archive import Archive
     from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest, SavedAs
+    from asynchooks.checkpoint._outline import Outline
     from asynchooks.checkpoint._storage import Progress, Store
 
-__all__ = ["find_latest", "list_checkpoints", "read_pointer", "restore"]
+__all__ = ["find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_REPLACED_TIMES = 3
 
 
 def restore(
     url: str | os.PathLike[str],
     *,
+    keys: Iterable[str] | None = None,
+    into: dict[str, Any] | None = None,
     map_location: Any = None,
     weights_only: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Load one checkpoint, after its size and checksums were compared with its manifest. Blocks.
+    """Load one checkpoint, every byte that is read compared with its manifest. Blocks.
 
-    A file that has no manifest is loaded as it is, with a warning in the log that it is unverified.
+    Reads in parallel, straight into the tensors' memory. A file that has no manifest is loaded as it is, with a
+    warning in the log that it is unverified; the checksums that torch wrote into it are compared.
 
-    Args: url: the checkpoint, not its folder; see `find_latest` for that. map_location: as in `torch.load`;
-        saved tensors are on the CPU. weights_only: False lets the file run any code while it loads, and is
-        logged: only for files that you trust. storage_options: fsspec's, as in `Checkpointer`.
+    Args:
+        url: the checkpoint, not its folder; see `restore_latest` for that.
+        keys: read these entries alone, such as ``["state_dict.backbone", "meta"]``: the keys on the way to an entry,
+            joined by dots. Selected are the entry of that name with all that is in it, and the entries whose names go
+            on after it with a dot. The result has the same nested dicts, with what was selected. Only the chunks of
+            the file that it needs are read and compared.
+        into: a state of existing tensors, such as ``{"state_dict": model.state_dict()}``, that is filled in place
+            and returned. Its entries must be those of the file (or of `keys`), its tensors of the same shapes and
+            dtypes, on any device; what is no tensor is set. When a chunk turns out damaged, the tensors are left
+            partly overwritten.
+        map_location: as in `torch.load`; saved tensors are on the CPU. Not with `into`.
+        weights_only: False lets the file run any code while it loads, and is logged: only for files that you
+            trust.
+        storage_options: fsspec's, as in `Checkpointer`.
 
     Raises:
         CheckpointNotFoundError: no such file.
         CorruptCheckpointError: it differs from what was saved; names the chunk.
-        ForeignCheckpointError: it is no checkpoint, or holds what ``weights_only=True`` refuses.
+        ForeignCheckpointError: it is no checkpoint, holds what ``weights_only=True`` refuses, or does not fit
+            `into`: then nothing was changed.
+        UnknownNameError: a key selects nothing.
     """
     store, name = open_folder(url, storage_options)
-    where = url_of(store, name)
-    manifest = _manifest_of(store, name)
-    data = (
-        np.frombuffer(read_all(store, name), np.uint8) if manifest is None else read_verified(store, manifest)
-    )
-    if manifest is None:
-        logger.warning("%s has no manifest: loaded unverified", where)
-    if not weights_only:
-        logger.warning("%s is loaded with weights_only=False: it may run any code", where)
-    return _load(
-        data, where, map_location=map_location, weights_only=weights_only, verified=manifest is not None
-    )
+    return _restore(store, name, _Wish(check_keys(keys), into, map_location, weights_only))
+
+
+def restore_latest(
+    url: str | os.PathLike[str] | Store,
+    *,
+    keys: Iterable[str] | None = None,
+    into: dict[str, Any] | None = None,
+    map_location: Any = None,
+    weights_only: bool = True,
+    passed_over: Callable[[CheckpointInfo, CheckpointError], None] | None = None,
+    progress: Progress = unlimited,
+    storage_options: Mapping[str, Any] | None = None,
+) -> tuple[CheckpointInfo, dict[str, Any]] | None:
+    """The newest committed checkpoint of a folder that is whole, and its content. Blocks; reads it once.
+
+    Chooses as `find_latest` does, and falls back as loudly. With `keys`, only what they need is compared.
+
+    Args:
+        url: the folder.
+        keys: as of `restore`.
+        into: as of `restore`.
+        map_location: as of `restore`.
+        weights_only: as of `restore`.
+        passed_over: as of `find_latest`.
+        progress: as of `find_latest`.
+        storage_options: fsspec's, as in `Checkpointer`.
+
+    Returns:
+        None, with a line in the log, when there is none.
+
+    Raises:
+        ForeignCheckpointError: it is whole, but holds what ``weights_only=True`` refuses, or does not fit `into`.
+    """
+    store = open_store(url, storage_options)
+    wish = _Wish(check_keys(keys), into, map_location, weights_only)
+    found = _newest(store, lambda manifest: _restore(store, manifest.name, wish, progress), passed_over)
+    return None if found is None else (info_of(store, found[0]), found[1])
 
 
 def list_checkpoints(
@@ -97,7 +144,7 @@ def find_latest(
     progress: Progress = unlimited,
     storage_options: Mapping[str, Any] | None = None,
 ) -> CheckpointInfo | None:
-    """The newest committed checkpoint that verifies: what ``resume="auto"`` takes. Blocks; reads it whole.
+    """The newest committed checkpoint that verifies. Blocks; reads it whole, and `restore_latest` loads it as well.
 
     One that does not verify is named in a warning with the reason, and the one before is tried. Checkpoints
     that were saved as best only come after all others, since they may lack what a resume needs.
@@ -105,34 +152,16 @@ def find_latest(
     Args:
         url: the folder.
         passed_over: is told of each that does not verify, and why, in the order in which they are tried.
-        progress: told how many more bytes were read and compared; what it raises stops the reading.
+        progress: told how many more bytes were read and compared, on reading threads, one at a time; what it raises
+            stops the reading.
         storage_options: fsspec's, as in `Checkpointer`.
 
     Returns:
         None, with a line in the log, when there is none.
     """
     store = open_store(url, storage_options)
-    newest_first = sorted(
-        committed(store),
-        key=lambda manifest: (manifest.saved_as != "best", manifest.created_ns),
-        reverse=True,
-    )
-    for manifest in newest_first:
-        try:
-            verify_in(store, manifest, progress)
-        except StorageError:
-            raise  # the store is ill, not the checkpoint: falling back would silently lose steps
-        except CheckpointError as error:
-            logger.warning(
-                "step %d: falling back past %s: %s", manifest.step, url_of(store, manifest.name), error
-            )
-            if passed_over is not None:
-                passed_over(info_of(store, manifest), error)
-            continue
-        logger.info("step %d: latest checkpoint is %s", manifest.step, url_of(store, manifest.name))
-        return info_of(store, manifest)
-    logger.info("no committed checkpoint in %s", store.url)
-    return None
+    found = _newest(store, lambda manifest: verify_in(store, manifest, progress), passed_over)
+    return None if found is None else info_of(store, found[0])
 
 
 def read_pointer(
@@ -145,6 +174,140 @@ def read_pointer(
     store = open_store(url, storage_options)
     name = pointed_name(store, pointer)
     return None if name is None else url_of(store, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is wanted of a checkpoint: the arguments of `restore`."""
+
+    keys: tuple[str, ...] | None
+    into: dict[str, Any] | None
+    map_location: Any
+    weights_only: bool
+
+    def __post_init__(self) -> None:
+        if self.into is not None and not isinstance(self.into, dict):
+            raise TypeError(f"into is a dict of existing tensors, not a {type(self.into).__name__}")
+        if self.into is not None and self.map_location is not None:
+            raise TypeError("into says where its tensors are: leave map_location out")
+
+    def of(self, state: Any, where: str) -> Any:
+        """The wanted part of a whole state."""
+        if not isinstance(state, dict):
+            raise ForeignCheckpointError(
+                f"{where} holds a {type(state).__name__}, not a dict of training state."
+            )
+        return state if self.keys is None else select(state, self.keys, where)
+
+
+def _newest(
+    store: Store,
+    attempt: Callable[[Manifest], T],
+    passed_over: Callable[[CheckpointInfo, CheckpointError], None] | None,
+) -> tuple[Manifest, T] | None:
+    """The newest checkpoint with which the attempt succeeds, and its result.
+
+    What fails at the store is raised: falling back then would silently lose steps.
+    """
+    newest_first = sorted(
+        committed(store),
+        key=lambda manifest: (manifest.saved_as != "best", manifest.created_ns),
+        reverse=True,
+    )
+    for manifest in newest_first:
+        try:
+            result = attempt(manifest)
+        except (CorruptCheckpointError, CheckpointNotFoundError) as error:
+            logger.warning(
+                "step %d: falling back past %s: %s", manifest.step, url_of(store, manifest.name), error
+            )
+            if passed_over is not None:
+                passed_over(info_of(store, manifest), error)
+            continue
+        logger.info("step %d: latest checkpoint is %s", manifest.step, url_of(store, manifest.name))
+        return manifest, result
+    logger.info("no committed checkpoint in %s", store.url)
+    return None
+
+
+def _restore(store: Store, name: str, wish: _Wish, progress: Progress = unlimited) -> dict[str, Any]:
+    for _ in range(_REPLACED_TIMES):
+        manifest = _manifest_of(store, name)
+        try:
+            return _restore_described(store, name, manifest, wish, progress)
+        except (CorruptCheckpointError, CheckpointNotFoundError):
+            now = find_committed(store, name)
+            if manifest is None or now is None or now.save_id == manifest.save_id:
+                raise
+            logger.info("%s was replaced while it was read: reading it again", url_of(store, name))
+    raise CorruptCheckpointError(
+        f"{url_of(store, name)} was replaced {_REPLACED_TIMES} times while it was read. Save to names of their own."
+    )
+
+
+def _restore_described(
+    store: Store, name: str, manifest: Manifest | None, wish: _Wish, progress: Progress
+) -> dict[str, Any]:
+    where = url_of(store, name)
+    if manifest is None:
+        logger.warning("%s has no manifest: loaded unverified", where)
+    if not wish.weights_only:
+        logger.warning("%s is loaded with weights_only=False: it may run any code", where)
+    nbytes = _nbytes_of(store, name) if manifest is None else manifest.nbytes
+    reading = Reading(store, name, nbytes, manifest, scratch=new_scratch, progress=progress)
+    try:
+        return _load(reading, wish)
+    except RecursionError as error:
+        raise ForeignCheckpointError(f"{where} is nested too deeply to be a checkpoint.") from error
+
+
+def _load(reading: Reading, wish: _Wish) -> dict[str, Any]:
+    where = reading.where
+    if reading.bytes(0, min(4, reading.nbytes)) != b"PK\3\4":
+        state = load_legacy(reading, map_location=wish.map_location, weights_only=wish.weights_only)
+        return _taken(wish.of(state, where), wish, where)
+    archive = read_archive(reading)
+    is_partial = wish.keys is not None or wish.into is not None
+    outline = outline_of(reading, archive) if is_partial and wish.weights_only else None
+    if outline is not None:
+        return _load_part(reading, archive, outline, wish)
+    state = load(reading, archive, map_location=wish.map_location, weights_only=wish.weights_only)
+    return _taken(wish.of(state, where), wish, where)
+
+
+def _load_part(reading: Reading, archive: Archive, outline: Outline, wish: _Wish) -> dict[str, Any]:
+    """Read the bytes of what is wanted alone, where the state's outline says which they are."""
+    part = wish.of(outline.state, reading.where)
+    records = outline.records(part)
+    if records is None:
+        state = load(reading, archive, map_location=wish.map_location, weights_only=True)
+        return _taken(wish.of(state, reading.where), wish, reading.where)
+    if wish.into is not None:
+        fill(plan_of(wish.into, part, reading.where), outline, reading)
+        return wish.into
+    storages = Storages(records)
+    with reading.filling(storages.regions(), everything=False) as filling:
+        made: dict[str, Any] = materialize(
+            part, outline, lambda name: storages.wait(name, filling), wish.map_location
+        )
+    return made
+
+
+def _taken(state: dict[str, Any], wish: _Wish, where: str) -> dict[str, Any]:
+    """A loaded state, or the existing one that was filled from it."""
+    if wish.into is None:
+        return state
+    plan_of(wish.into, state, where).copy()
+    return wish.into
+
+
+def _nbytes_of(store: Store, name: str) -> int:
+    entry = store.entries().get(name)
+    if entry is None:
+        raise CheckpointNotFoundError(
+            f"{url_of(store, name)} does not exist. A checkpoint is a file in its folder: check the URL."
+        )
+    return entry.nbytes
 
 
 def _manifest_of(store: Store, name: str) -> Manifest | None:
@@ -161,75 +324,3 @@ def _manifest_of(store: Store, name: str) -> Manifest | None:
         f"{url_of(store, name)} has {entry.nbytes} bytes, but its manifest describes {described.nbytes} "
         f"(save {described.save_id}). It was truncated or overwritten; load an older checkpoint."
     )
-
-
-def _load(
-    data: npt.NDArray[np.uint8], where: str, *, map_location: Any, weights_only: bool, verified: bool
-) -> dict[str, Any]:
-    is_archive = data[:4].tobytes() == b"PK\3\4"
-    try:
-        loaded = torch.load(
-            cast("IO[bytes]", _ArrayFile(data)), map_location=map_location, weights_only=weights_only
-        )
-    except pickle.UnpicklingError as error:
-        raise _refused(where, error, is_archive=is_archive) from error
-    except (
-        Exception
-    ) as error:  # a damaged pickle fails anywhere in torch's loader; the caller is told the file
-        if verified:
-            raise  # the bytes are what was saved: this is a wrong map_location, too little memory, or a bug
-        kind = CorruptCheckpointError if is_archive else ForeignCheckpointError
-        what = "is truncated or damaged" if is_archive else "is no checkpoint"
-        raise kind(f"{where} {what}: torch could not load it ({_brief(error)}).") from error
-    if not isinstance(loaded, dict):
-        raise ForeignCheckpointError(
-            f"{where} holds a {type(loaded).__name__}, not a dict of training state."
-        )
-    return loaded
-
-
-def _refused(where: str, error: pickle.UnpicklingError, *, is_archive: bool) -> CheckpointError:
-    if not is_archive:
-        return ForeignCheckpointError(f"{where} is no checkpoint: torch could not load it ({_brief(error)}).")
-    return ForeignCheckpointError(
-        f"{where} holds more than tensors and plain containers ({_brief(error)}): loading it would run code. "
-        "Pass weights_only=False if you trust the file."
-    )
-
-
-def _brief(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = next(
-        (line for line in lines if "GLOBAL" in line or "Unsupported" in line), lines[0] if lines else ""
-    )
-    return f"{type(error).__name__}: {named[:300]}"
-
-
-class _ArrayFile(io.RawIOBase):
-    """A file over bytes in memory, read without copying all of them."""
-
-    def __init__(self, data: npt.NDArray[np.uint8]) -> None:
-        super().__init__()
-        self._data = data
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._data.nbytes}[whence]
-        self._position = max(0, origin + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        view = np.frombuffer(buffer, np.uint8)
-        piece = self._data[self._position : self._position + view.nbytes]
-        np.copyto(view[: piece.nbytes], piece)
-        self._position += piece.nbytes
-        return int(piece.nbytes)
