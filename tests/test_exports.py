@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 
@@ -36,3 +38,10 @@ def test_the_top_level_stays_small() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Runer'"):
         asynchooks.Runer  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["asynchooks", "asynchooks.checkpoint", "asynchooks.checkpoint._storage"])
+def test_what_needs_no_torch_loads_none(name: str) -> None:
+    program = f"import {name}, sys; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

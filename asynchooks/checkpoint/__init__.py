@@ -1,32 +1,39 @@
-"""Checkpoints on every store: captured at one instant, committed whole, verified when loaded."""
+"""Checkpoints on every store: captured at one instant, committed whole, verified when loaded.
+
+Importing this package loads no torch: a process that only writes bytes to a store needs none.
+"""
 
 from __future__ import annotations
 
-from asynchooks.checkpoint._capture import Snapshot, capture, state_nbytes
-from asynchooks.checkpoint._checkpointer import Checkpointer
-from asynchooks.checkpoint._content import Content
-from asynchooks.checkpoint._inspect import FolderContents, OtherFile, inspect_folder
-from asynchooks.checkpoint._manifest import CheckpointInfo
-from asynchooks.checkpoint._prune import prune
-from asynchooks.checkpoint._restore import (
-    find_latest,
-    list_checkpoints,
-    read_pointer,
-    restore,
-    restore_latest,
-)
-from asynchooks.checkpoint._retention import (
-    KeepAll,
-    KeepAny,
-    KeepBest,
-    KeepEvery,
-    KeepLast,
-    RetentionPolicy,
-    Verdict,
-)
-from asynchooks.checkpoint._storage import Entry, Progress, Store, open_store
-from asynchooks.checkpoint._sweep import sweep
-from asynchooks.checkpoint._verify import verify
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asynchooks.checkpoint._capture import Snapshot, capture, state_nbytes
+    from asynchooks.checkpoint._checkpointer import Checkpointer
+    from asynchooks.checkpoint._content import Content
+    from asynchooks.checkpoint._inspect import FolderContents, OtherFile, inspect_folder
+    from asynchooks.checkpoint._manifest import CheckpointInfo
+    from asynchooks.checkpoint._prune import prune
+    from asynchooks.checkpoint._restore import (
+        find_latest,
+        list_checkpoints,
+        read_pointer,
+        restore,
+        restore_latest,
+    )
+    from asynchooks.checkpoint._retention import (
+        KeepAll,
+        KeepAny,
+        KeepBest,
+        KeepEvery,
+        KeepLast,
+        RetentionPolicy,
+        Verdict,
+    )
+    from asynchooks.checkpoint._storage import Entry, Progress, Store, open_store
+    from asynchooks.checkpoint._sweep import sweep
+    from asynchooks.checkpoint._verify import verify
 
 __all__ = [
     "Checkpointer",
@@ -58,3 +65,28 @@ __all__ = [
     "Store",
     "open_store",
 ]
+
+_MODULES = {
+    "_capture": ("Snapshot", "capture", "state_nbytes"),
+    "_checkpointer": ("Checkpointer",),
+    "_content": ("Content",),
+    "_inspect": ("FolderContents", "OtherFile", "inspect_folder"),
+    "_manifest": ("CheckpointInfo",),
+    "_prune": ("prune",),
+    "_restore": ("find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"),
+    "_retention": ("KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict"),
+    "_storage": ("Entry", "Progress", "Store", "open_store"),
+    "_sweep": ("sweep",),
+    "_verify": ("verify",),
+}
+_LAZY = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
