@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, its one readable message, and what a Ctrl-C may interrupt.
+"""How a command ends: its exit code, and its one readable message.
 
 Decides which error is whose: damage is 1, the user's is 2, the store's is 3, ours is 4. Knows no checkpoint.
 """
@@ -6,7 +6,6 @@ Decides which error is whose: damage is 1, the user's is 2, the store's is 3, ou
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import traceback
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from asynchooks._cli.checkpoints._interrupt import Terminated, interruptible
 from asynchooks._cli.checkpoints._words import printable
 from asynchooks.errors import (
     CheckpointError,
@@ -26,9 +26,8 @@ from asynchooks.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FrameType
 
-__all__ = ["EXIT_CODES", "Outcome", "run_command", "say", "uninterrupted"]
+__all__ = ["EXIT_CODES", "Outcome", "run_command", "say"]
 
 EXIT_CODES = (
     "Exit codes: 0 fine; 1 a problem was found: damage, or nothing committed; 2 wrong usage; 3 the store cannot be "
@@ -48,10 +47,6 @@ class Outcome(IntEnum):
     TERMINATED = 143
 
 
-class _Terminated(BaseException):
-    """SIGTERM came while `uninterrupted`."""
-
-
 def say(text: str) -> None:
     """Print one message for a person: on stderr, so that stdout is the result's alone."""
     typer.echo("\n".join(map(printable, text.splitlines())), err=True)
@@ -60,51 +55,20 @@ def say(text: str) -> None:
 def run_command(command: Callable[[], Outcome], *, debug: bool) -> Outcome:
     """Run a command and return its outcome; an error of the package becomes one message without a traceback."""
     try:
-        with _logging(debug=debug):
+        with interruptible(), _logging(debug=debug):
             return command()
     except typer.BadParameter:
         raise
     except (KeyboardInterrupt, typer.Abort):  # the latter at a question
         say("Interrupted.")
         return Outcome.INTERRUPTED
-    except _Terminated:
+    except Terminated:
         say("Terminated.")
         return Outcome.TERMINATED
     except Exception as error:  # noqa: BLE001 - the last frame of the program: the user is told, by kind
         if debug:
             traceback.print_exc()
         return _tell(error, debug=debug)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[Callable[[], None]]:
-    """Hold back the first Ctrl-C or SIGTERM; what is yielded raises it, where nothing is half done.
-
-    A second one interrupts at once.
-    """
-    caught: list[int] = []
-
-    def hold(number: int, _frame: FrameType | None) -> None:
-        caught.append(number)
-        if len(caught) > 1:
-            raise _interruption(number)
-        say("Finishing what has begun; again to stop at once.")
-
-    def stop_here() -> None:
-        if caught:
-            raise _interruption(caught[0])
-
-    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop_here
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    stop_here()
-
-
-def _interruption(number: int) -> BaseException:
-    return KeyboardInterrupt() if number == signal.SIGINT else _Terminated()
 
 
 def _tell(error: Exception, *, debug: bool) -> Outcome:

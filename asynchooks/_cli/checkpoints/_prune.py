@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from asynchooks._cli.checkpoints._consent import check_can_ask, is_confirmed
-from asynchooks._cli.checkpoints._outcome import Outcome, uninterrupted
+from asynchooks._cli.checkpoints._interrupt import uninterrupted
+from asynchooks._cli.checkpoints._outcome import Outcome
 from asynchooks._cli.checkpoints._reading import reading
 from asynchooks._cli.checkpoints._words import (
     checkpoint_facts,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asynchooks._cli.checkpoints._consent import check_can_ask, is_confirmed
-from asynchooks._cli.checkpoints._outcome import Outcome, uninterrupted
+from asynchooks._cli.checkpoints._interrupt import uninterrupted
+from asynchooks._cli.checkpoints._outcome import Outcome
 from asynchooks._cli.checkpoints._words import count, print_json, print_line, print_table, size, time_words
 from asynchooks.checkpoint import inspect_folder, sweep
 
