@@ -82,7 +82,8 @@ class Outcome:
         setup_s: until the contender was ready for its first save.
         baseline_at: the moment before that, from which extra memory is counted.
         saves: in order.
-        extra_bytes: per save, the peak of memory above the state; filled in by the parent.
+        extra_bytes: per save, the peak of memory above the state; filled in by the parent, like all that follows.
+        foreign_cores: cores that others than this child kept busy, on average; with S3 that includes its server.
         error: why there is nothing more; empty when all went well.
     """
 
@@ -91,4 +92,5 @@ class Outcome:
     baseline_at: float = 0.0
     saves: list[SaveResult] = field(default_factory=list)
     extra_bytes: list[int] = field(default_factory=list)
+    foreign_cores: float = 0.0
     error: str = ""

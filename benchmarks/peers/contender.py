@@ -70,7 +70,7 @@ class Contender:
 
     Attributes:
         syncs: whether what it calls saved survives a power cut.
-        lacks: what else it does not do, for the reader of the table.
+        lacks: what else it does not do, for the reader of the JSON file.
         loads_remotely: whether `load` reads an S3 place itself; the others are given the server's own folder.
     """
 

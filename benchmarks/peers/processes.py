@@ -8,11 +8,12 @@ saved to tmpfs: a segment that two processes map is counted once.
 from __future__ import annotations
 
 import os
+import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MemorySample", "Watch", "tree", "tree_cpu_s"]
+__all__ = ["MemorySample", "Watch", "children_cpu_s", "machine_cpu_s", "tree", "tree_cpu_s"]
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _REFRESH_S = 0.25
@@ -37,6 +38,21 @@ def tree_cpu_s() -> float:
         fields = _stat(pid)
         ticks += sum(int(field) for field in fields[11:15])
     return ticks / _TICKS
+
+
+def children_cpu_s() -> float:
+    """Return the processor time of this process's children that have ended, with theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def machine_cpu_s() -> float:
+    """Return the processor time that the machine has spent on anything."""
+    with open("/proc/stat", encoding="ascii") as file:  # noqa: PTH123 - as below
+        user, nice, system, _idle, _wait, irq, softirq = (
+            int(field) for field in file.readline().split()[1:8]
+        )
+    return (user + nice + system + irq + softirq) / _TICKS
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,11 @@ def summarize(
             for save in outcome.saves
             if save.verdict not in ("equal", "not checked")
         ]
-        rows[name] = {"problems": list(dict.fromkeys(errors + wrong)), "saves": len(warm)}
+        rows[name] = {
+            "does_without": contender_class(name).lacks,
+            "problems": list(dict.fromkeys(errors + wrong)),
+            "saves": len(warm),
+        }
         if warm:
             rows[name] |= _row(rounds, [save for save, _ in warm], [extra for _, extra in warm])
     return rows
@@ -68,6 +72,7 @@ def _row(rounds: Sequence[Outcome], warm: Sequence[SaveResult], extra: Sequence[
         "extra_bytes": _spread(extra),
         "cold_exposed_s": _spread([save.exposed_s for save in cold]),
         "cold_durable_s": _spread([save.durable_s for save in cold]),
+        "foreign_cores": _spread([outcome.foreign_cores for outcome in rounds]),
         "setup_s": _spread([outcome.setup_s for outcome in rounds]),
         "parts": {part: over(lambda save, part=part: save.parts.get(part)) for part in parts},  # type: ignore[misc]
     }
@@ -94,9 +99,12 @@ def scene_text(scene: Scene, rows: Mapping[str, Mapping[str, Any]]) -> str:
     about = ""
     if measured:
         step_s = statistics.median(_median(row, "quiet_step_s") for row in measured)
+        foreign = statistics.median(_median(row, "foreign_cores") for row in measured)
+        server = ", the S3 server among them," if scene.place in ("s3", "slow-s3") else ""
         about = (
             f"State {measured[0]['state_bytes'] / 1e6:.0f} MB, quiet step {step_s * 1e3:.1f} ms; "
-            f"{scene.rounds} round(s) with {scene.saves - 1} saves each after the first.\n"
+            f"{scene.rounds} round(s) with {scene.saves - 1} saves each after the first. "
+            f"Other processes{server} kept {foreign:.2f} cores busy.\n"
         )
     lines = [f"### {scene.title}\n", about, _HEADER]
     lines += [_table_row(name, rows[name], memcpy_s) for name in CONTENDERS if name in rows]
@@ -185,8 +193,6 @@ def _remarks(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
             lines.append(f"- {name}: not measured, {row['refused']}.")
         for problem in row.get("problems", ()):
             lines.append(f"- {name}: {problem}")
-        if is_peer(name) and "exposed_s" in row and contender_class(name).lacks:
-            lines.append(f"- {name} does without {contender_class(name).lacks}.")
     return lines
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peers.case import Case, Outcome, SaveResult
-from peers.processes import Watch
+from peers.processes import Watch, children_cpu_s, machine_cpu_s
 from peers.questions import Desk
 from peers.verifying import Verifier
 
@@ -35,6 +35,7 @@ def run_case(script: str, case: Case, visit: Visit, verifier: Verifier, deadline
     with tempfile.TemporaryDirectory(prefix="checkpoint-peers-") as name:
         said = Path(name) / "said.txt"
         desk = Desk(Path(name))
+        start, machine_s, children_s = time.perf_counter(), machine_cpu_s(), children_cpu_s()
         with said.open("wb") as output:
             child = subprocess.Popen(
                 [sys.executable, script, "--child", name],
@@ -52,7 +53,8 @@ def run_case(script: str, case: Case, visit: Visit, verifier: Verifier, deadline
                 is_late = _wait(child, watch, desk, partial(_verify, case, visit, verifier), deadline_s)
             finally:
                 _end(child, watch)
-        outcome = _read(desk)
+        foreign_s = machine_cpu_s() - machine_s - (children_cpu_s() - children_s)
+        outcome = replace(_read(desk), foreign_cores=foreign_s / (time.perf_counter() - start))
         if is_late:
             outcome = replace(outcome, error=f"killed: it was not done after {deadline_s:.0f} s")
         elif child.returncode:

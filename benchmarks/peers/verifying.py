@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from peers.contender import Place
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from peers.case import Case
+    from peers.case import Case, Workload
     from peers.places import Visit
 
 __all__ = ["Verifier", "be_verifier", "verdict"]
@@ -118,7 +119,7 @@ def verdict(expected: Mapping[str, str], found: Mapping[str, str] | str | None) 
 
 
 def _load(question: dict[str, Any]) -> dict[str, str] | str | None:
-    from peers.workload import Training, digests
+    from peers.workload import digests
 
     kind, url, options = question["place"]
     size_mb, workload = question["like"]
@@ -130,7 +131,14 @@ def _load(question: dict[str, Any]) -> dict[str, str] | str | None:
         ):  # rclone's answers to ranges confuse obstore
             place = Place("local", question["folder"], {})
         contender = kind_of_contender(place)
-        loaded = contender.load(question["step"], Training(size_mb, workload, "cpu").state)
+        loaded = contender.load(question["step"], _like(size_mb, workload))
         return None if loaded is None else digests(loaded)
     except Exception as error:  # noqa: BLE001 - what a contender cannot load is a result
         return f"cannot be loaded: {type(error).__name__}: {str(error)[:300]}"
+
+
+@cache
+def _like(size_mb: int, workload: Workload) -> dict[str, Any]:
+    from peers.workload import Training
+
+    return Training(size_mb, workload, "cpu").state
