@@ -132,10 +132,7 @@ class ResumableRun(RunContext):
             CheckpointNotFoundError, CorruptCheckpointError, ForeignCheckpointError: it cannot be used.
         """
         source = Source(os.fspath(filename), self._storage_options)
-        with self._session():
-            content = self._read(source, map_location)
-            load_weights(self.model, content["state_dict"], source.url, strict=strict)
-        return content
+        return self._load_weights_of(source, map_location, strict=strict)
 
     def resume(self, filename: str | os.PathLike[str], *, map_location: Any = "cpu") -> None:
         """Continue from a checkpoint: everything that a bit-identical continuation needs.
@@ -171,7 +168,9 @@ class ResumableRun(RunContext):
         """Take up what load_from and resume say; done by the first training alone."""
         resume, self._resume = self._resume, False
         load_from, self._load_from = self._load_from, None
-        source = find_source(self, resume, load_from, self._storage_options) if resume else None
+        source = (
+            find_source(self, resume, load_from, self._storage_options, to_train=True) if resume else None
+        )
         if source is not None:
             self._resume_from(source, "cpu")
         elif load_from is not None:
@@ -181,12 +180,21 @@ class ResumableRun(RunContext):
     def _load_weights(self) -> None:
         """Take up the weights that load_from and resume name, for an evaluation before any training."""
         source = (
-            find_source(self, self._resume, self._load_from, self._storage_options) if self._resume else None
+            find_source(self, self._resume, self._load_from, self._storage_options, to_train=False)
+            if self._resume
+            else None
         )
-        url = self._load_from if source is None else source.url
-        if url is not None and url != self._loaded_from:
-            self.load_checkpoint(url)
-            self._loaded_from = url
+        if source is None and self._load_from is not None:
+            source = Source(self._load_from, self._storage_options)
+        if source is not None and source.url != self._loaded_from:
+            self._load_weights_of(source, "cpu", strict=False)
+            self._loaded_from = source.url
+
+    def _load_weights_of(self, source: Source, map_location: Any, *, strict: bool) -> dict[str, Any]:
+        with self._session():
+            content = self._read(source, map_location)
+            load_weights(self.model, content["state_dict"], source.url, strict=strict)
+        return content
 
     def _read(self, source: Source, map_location: Any) -> dict[str, Any]:
         self._executor.drain()

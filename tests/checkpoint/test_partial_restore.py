@@ -100,7 +100,7 @@ def test_a_part_is_tied_as_the_whole_was(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", [["state_dict.bakbone"], ["stat_dict"], ["meta", "state_dict.backbone.weigth"]]
+    "keys", [["state_dict.bakbone"], ["stat_dict"], ["meta", "state_dict.backbone.weights"]]
 )
 def test_an_unknown_key_is_named_with_the_nearest(url: str, keys: list[str]) -> None:
     with pytest.raises(UnknownNameError, match=r"no entry '.*'\. Did you mean"):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
+from asynchooks.checkpoint import Checkpointer
 from asynchooks.errors import (
     CheckpointNotFoundError,
     ConfigError,
@@ -486,3 +487,30 @@ def test_save_checkpoint_blocks_and_can_be_resumed(make_runner: MakeRunner) -> N
     resumed.resume(info.url)
     assert (resumed.epoch, resumed.iter) == (2, 10)
     assert_equal(runner.model.state_dict(), resumed.model.state_dict())
+
+
+def test_a_best_checkpoint_without_the_optimizer_is_no_reason_to_fail_at_every_start(
+    make_runner: MakeRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = make_runner(train_cfg={"max_epochs": 1})
+    runner.train()
+    snapshot = runner.capture(save_optimizer=False)
+    Checkpointer(tmp_path / "best").save_sync(snapshot, name="best_acc.pth", step=5, pointer="best")
+
+    resumed = make_runner(work_dir=tmp_path / "best", resume="auto", train_cfg={"max_epochs": 1})
+    resumed.train()
+
+    assert "was saved as best, without the optimizer" in caplog.text
+    assert resumed.epoch == 1
+
+
+def test_any_other_checkpoint_without_the_optimizer_is_an_error(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    runner = make_runner(train_cfg={"max_epochs": 1})
+    runner.train()
+    snapshot = runner.capture(save_optimizer=False)
+    Checkpointer(tmp_path / "last").save_sync(snapshot, name="iter_5.pth", step=5, pointer="last")
+
+    with pytest.raises(ForeignCheckpointError, match="holds no optimizer state"):
+        make_runner(work_dir=tmp_path / "last", resume="auto", train_cfg={"max_epochs": 1}).train()

@@ -93,8 +93,10 @@ def _restore(check: _Check) -> None:
         check.problem = str(error)
         return
     if "message_hub" in check.content and "optimizer" not in check.content:
+        starts_anew = check.place.name is None and check.info is not None and check.info.saved_as == "best"
         check.problem = (
-            f"{check.name} is a Runner's, without the optimizer's state: resume would refuse it; "
+            f"{check.name} is a Runner's, without the optimizer's state: "
+            f"{'a run would start anew' if starts_anew else 'resume would refuse it'}; "
             "load_from=... takes its weights."
         )
 
