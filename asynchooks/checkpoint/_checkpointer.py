@@ -19,9 +19,10 @@ import torch
 
 from asynchooks import _version
 from asynchooks.checkpoint._catalog import committed, info_of, url_of
-from asynchooks.checkpoint._commit import announce, point, publish, withdraw
-from asynchooks.checkpoint._content import Content, checksum, chunk_plan, digest
+from asynchooks.checkpoint._commit import point, publish, withdraw
+from asynchooks.checkpoint._content import Content
 from asynchooks.checkpoint._manifest import POINTERS, Manifest, SavedAs, check_name, temporary_name
+from asynchooks.checkpoint._persist import Persist
 from asynchooks.checkpoint._prune import judge_in, remove_judged
 from asynchooks.checkpoint._serialize import Serialized, serialize
 from asynchooks.checkpoint._storage import Stopped, Store, open_store
@@ -161,12 +162,12 @@ class Checkpointer:
         anyio.run(self.check)
 
     async def _save(self, request: _Request, transfer: Transfer) -> CheckpointInfo:
-        manifest, serialized = await transfer.call(partial(self._prepare, request), stoppable=True)
-        self._report_oddities(request, manifest)
-        with self._span("persist", manifest):
-            await self._persist(manifest, serialized.content, transfer)
-        with self._span("commit", manifest):
+        draft, serialized = await transfer.call(partial(self._prepare, request), stoppable=True)
+        with self._span("persist", request.step, request.name, serialized.content.nbytes):
+            manifest = await self._persist(draft, serialized, transfer)
+        with self._span("commit", request.step, request.name, manifest.nbytes):
             await transfer.call(partial(publish, self._store, manifest))
+        self._report_oddities(request, manifest)
         self._previous = manifest
         info = info_of(self._store, manifest)
         logger.info("step %d: saved %s (%d bytes)", info.step, info.url, info.nbytes)
@@ -174,7 +175,7 @@ class Checkpointer:
             if request.pointer is not None:
                 await transfer.call(partial(point, self._store, request.pointer, manifest.name))
             if request.keep is not None:
-                with self._span("prune", manifest):
+                with self._span("prune", request.step, request.name, manifest.nbytes):
                     await transfer.call(
                         partial(self._prune, request.keep, manifest, transfer), stoppable=True
                     )
@@ -184,19 +185,17 @@ class Checkpointer:
         return info
 
     def _prepare(self, request: _Request) -> tuple[Manifest, Serialized]:
+        """The file's bytes where they lie, and what is known of them without reading them."""
         save_id = uuid.uuid4().hex
         serialized = serialize(request.snapshot, save_id)
-        content, start, end = serialized.content, serialized.start, serialized.end
-        chunks = checksum(content, chunk_plan(content.nbytes, start, end))
-        inside = [chunk.digest for chunk in chunks[1 : len(chunks) - 1]] if start < end else []
         self._created_ns = max(time.time_ns(), self._created_ns + 1)
-        manifest = Manifest(
+        draft = Manifest(
             name=request.name,
             step=request.step,
             epoch=request.epoch,
             metrics=request.metrics,
-            chunks=chunks,
-            tensors=digest([text.encode() for text in inside]) if inside else "",
+            chunks=(),
+            tensors="",
             created_ns=self._created_ns,
             run_id=self._run_id,
             save_id=save_id,
@@ -208,26 +207,25 @@ class Checkpointer:
                 "python": platform.python_version(),
             },
         )
-        return manifest, serialized
+        return draft, serialized
 
-    async def _persist(self, manifest: Manifest, content: Content, transfer: Transfer) -> None:
+    async def _persist(self, draft: Manifest, serialized: Serialized, transfer: Transfer) -> Manifest:
+        persist = Persist(self._store, draft, serialized)
         try:
-            await transfer.call(partial(announce, self._store, manifest), stoppable=True)
-            await transfer.call(
-                partial(self._store.put, manifest.name, content, progress=transfer.progress), stoppable=True
-            )
+            manifest = await transfer.call(partial(persist.run, transfer.progress), stoppable=True)
         except (CheckpointError, Stopped):
-            if transfer.has_abandoned:
-                raise  # the data may still appear: the next manifest stays, so that `sweep` can prove what it is
+            if transfer.has_abandoned or not persist.has_announced:
+                raise  # abandoned: the data may still appear; then the next manifest lets `sweep` prove what it is
             try:
-                await transfer.call(partial(withdraw, self._store, manifest))
+                await transfer.call(partial(withdraw, self._store, draft))
             except (
                 CheckpointError
             ) as error:  # a store that is down; the failure on its way is the one to report
-                logger.debug("could not withdraw the next manifest of %s: %s", manifest.name, error)
+                logger.debug("could not withdraw the next manifest of %s: %s", draft.name, error)
             raise
         if self._instrument is not None:
-            self._instrument.count("checkpoint.bytes", content.nbytes)
+            self._instrument.count("checkpoint.bytes", manifest.nbytes)
+        return manifest
 
     def _prune(self, policy: RetentionPolicy, saved: Manifest, transfer: Transfer) -> None:
         """Delete what may go. Called on a worker thread, after `saved` is committed and pointed to."""
@@ -270,7 +268,7 @@ class Checkpointer:
             )
 
     @contextmanager
-    def _span(self, kind: SpanKind, manifest: Manifest) -> Iterator[None]:
+    def _span(self, kind: SpanKind, step: int, name: str, nbytes: int) -> Iterator[None]:
         start_ns = time.perf_counter_ns()
         try:
             yield
@@ -283,8 +281,8 @@ class Checkpointer:
                         point="",
                         start_ns=start_ns,
                         end_ns=time.perf_counter_ns(),
-                        step=manifest.step,
-                        detail={"name": manifest.name, "bytes": manifest.nbytes},
+                        step=step,
+                        detail={"name": name, "bytes": nbytes},
                     )
                 )
 

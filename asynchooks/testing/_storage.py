@@ -28,6 +28,10 @@ def _unlimited(nbytes: int) -> None:
     """Let the transfer go on."""
 
 
+def _nothing() -> None:
+    """Let the file appear."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call that a store received."""
@@ -84,11 +88,18 @@ class FaultyStore:
         """The inner store's."""
         return self.inner.url
 
-    def put(self, name: str, content: Content, *, progress: Progress = _unlimited) -> None:
+    def put(
+        self,
+        name: str,
+        content: Content,
+        *,
+        progress: Progress = _unlimited,
+        before_visible: Callable[[], None] = _nothing,
+    ) -> None:
         """Write, or fail on the way."""
         fault = self._hit(Call("put", name))
         if fault is None:
-            self.inner.put(name, content, progress=progress)
+            self.inner.put(name, content, progress=progress, before_visible=before_visible)
             return
         taken = 0
 
@@ -101,7 +112,7 @@ class FaultyStore:
 
         if not fault.after_bytes:
             raise fault.error()
-        self.inner.put(name, content, progress=fail_on_the_way)
+        self.inner.put(name, content, progress=fail_on_the_way, before_visible=before_visible)
 
     def read(self, name: str, *, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[memoryview]:
         """Read, or fail at the first piece."""
@@ -162,7 +173,14 @@ class SlowStore:
         """The inner store's."""
         return self.inner.url
 
-    def put(self, name: str, content: Content, *, progress: Progress = _unlimited) -> None:
+    def put(
+        self,
+        name: str,
+        content: Content,
+        *,
+        progress: Progress = _unlimited,
+        before_visible: Callable[[], None] = _nothing,
+    ) -> None:
         """Write slowly."""
         time.sleep(self.latency_s)
 
@@ -170,7 +188,7 @@ class SlowStore:
             time.sleep(nbytes / self.bytes_per_s)
             progress(nbytes)
 
-        self.inner.put(name, content, progress=pay)
+        self.inner.put(name, content, progress=pay, before_visible=before_visible)
 
     def read(self, name: str, *, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[memoryview]:
         """Read slowly."""

@@ -111,6 +111,38 @@ class StoreSuite:
 
         assert dict(store.entries()) == {}
 
+    @pytest.mark.parametrize("nbytes", [5, 20 * _MIB])
+    def test_a_file_is_announced_when_its_bytes_are_there_and_before_it_is_visible(
+        self, store: Store, nbytes: int
+    ) -> None:
+        """The callback may use the store, and still sees the old file."""
+        store.put("a.pth", Content.of(b"old"))
+        seen: list[tuple[int, bytes]] = []
+        told: list[int] = []
+
+        def look() -> None:
+            store.put("announcement", Content.of(b"soon"))
+            seen.append((sum(told), b"".join(store.read("a.pth"))))
+
+        store.put("a.pth", Content.of(bytes(nbytes)), progress=told.append, before_visible=look)
+
+        assert seen == [(nbytes, b"old")]
+        assert store.entries()["a.pth"].nbytes == nbytes
+
+    @pytest.mark.parametrize("nbytes", [5, 20 * _MIB])
+    def test_what_is_refused_when_it_is_announced_never_appears(self, store: Store, nbytes: int) -> None:
+        """And the old file stays."""
+        store.put("a.pth", Content.of(b"old"))
+
+        def refuse() -> None:
+            raise StorageFullError("no room for the announcement")
+
+        with pytest.raises(StorageFullError, match="announcement"):
+            store.put("a.pth", Content.of(bytes(nbytes)), before_visible=refuse)
+
+        assert b"".join(store.read("a.pth")) == b"old"
+        assert list(store.entries()) == ["a.pth"]
+
     def test_a_missing_file_is_not_found(self, store: Store) -> None:
         """At the first piece, by its URL."""
         with pytest.raises(CheckpointNotFoundError, match="missing"):
@@ -339,16 +371,16 @@ class _CancellingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def put(self, name: str, content: Content, *, progress: Any = None) -> None:
+    def put(self, name: str, content: Content, *, progress: Any = None, **options: Any) -> None:
         def cancel_first(nbytes: int) -> None:
             anyio.from_thread.run_sync(self._scope.cancel)
             anyio.from_thread.run(anyio.lowlevel.checkpoint)
             progress(nbytes)
 
         if name.endswith(".json"):
-            self._inner.put(name, content)
+            self._inner.put(name, content, **options)
         else:
-            self._inner.put(name, content, progress=cancel_first)
+            self._inner.put(name, content, progress=cancel_first, **options)
 
 
 def _state(step: int, rows: int = 64) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def test_the_order_is_announce_persist_commit_point_prune(tmp_path: Path) -> Non
     saves.save_sync(snapshot(2), name="b.pth", step=2, pointer="last", keep=KeepLast(1))
 
     assert [call for call in store.calls if call.operation in ("put", "delete")] == [
-        Call("put", "b.pth.manifest.next.json"),
         Call("put", "b.pth"),
+        Call("put", "b.pth.manifest.next.json"),
         Call("put", "b.pth.manifest.json"),
         Call("delete", "b.pth.manifest.next.json"),
         Call("put", "last_checkpoint"),
@@ -209,20 +209,31 @@ def test_a_wedged_store_becomes_an_error(tmp_path: Path) -> None:
         anyio.run(save)
 
 
-def test_data_that_appears_after_its_save_was_given_up_is_a_leftover_for_sweep(tmp_path: Path) -> None:
+def _save_given_up(folder: Path, wedge: str) -> None:
+    """A save whose write of the data hangs past the deadline, and goes on after it was given up."""
     released, done = threading.Event(), threading.Event()
 
     class Late(FaultyStore):
         def put(self, name: str, content: Any, **options: Any) -> None:
-            if name == "a.pth":
-                released.wait(30)
-            self.inner.put(name, content)
-            if name == "a.pth":
+            if name != "a.pth":
+                self.inner.put(name, content, **options)
+                return
+
+            def before_visible() -> None:
+                if wedge == "before announcing":
+                    released.wait(30)
+                options["before_visible"]()
+                if wedge == "after announcing":
+                    released.wait(30)
+
+            try:
+                self.inner.put(name, content, before_visible=before_visible)
+            finally:
                 done.set()
 
     async def save() -> None:
         try:
-            await Checkpointer(Late(open_store(tmp_path)), deadline_s=0.2).save(
+            await Checkpointer(Late(open_store(folder)), deadline_s=0.2).save(
                 snapshot(), name="a.pth", step=4
             )
         finally:
@@ -231,6 +242,16 @@ def test_data_that_appears_after_its_save_was_given_up_is_a_leftover_for_sweep(t
     with pytest.raises(StorageUnavailableError):
         anyio.run(save)
     assert done.wait(30)
+
+
+def test_data_of_a_save_that_was_given_up_does_not_appear(tmp_path: Path) -> None:
+    _save_given_up(tmp_path, "before announcing")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_appears_after_its_save_was_given_up_is_a_leftover_for_sweep(tmp_path: Path) -> None:
+    _save_given_up(tmp_path, "after announcing")
 
     assert (tmp_path / "a.pth").exists()
     assert names(tmp_path) == []

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._manifest import temporary_name
 from asynchooks.checkpoint._storage._errors import Guard, redact_url
-from asynchooks.checkpoint._storage._store import Entry, Progress, scatter, unlimited
+from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, scatter, unlimited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from fsspec import AbstractFileSystem
 
@@ -60,9 +60,16 @@ class FsspecStore:
         """A few where the file system has a loop of its own; one where nothing says that threads may share it."""
         return _PARALLEL_READS if self._filesystem.async_impl else 1
 
-    def put(self, name: str, content: Content, *, progress: Progress = unlimited) -> None:
+    def put(
+        self,
+        name: str,
+        content: Content,
+        *,
+        progress: Progress = unlimited,
+        before_visible: Callable[[], None] = nothing,
+    ) -> None:
         """Write under a temporary name and rename; directly, where an object appears whole by itself."""
-        self._guard.call("write", name, lambda: self._put(name, content, progress))
+        self._guard.call("write", name, lambda: self._put(name, content, progress, before_visible))
 
     def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
         """Yield the file's bytes."""
@@ -101,7 +108,9 @@ class FsspecStore:
     def _path(self, name: str) -> str:
         return posixpath.join(self._folder, name)
 
-    def _put(self, name: str, content: Content, progress: Progress) -> None:
+    def _put(
+        self, name: str, content: Content, progress: Progress, before_visible: Callable[[], None]
+    ) -> None:
         self._filesystem.makedirs(self._folder, exist_ok=True)
         target = self._path(name if self._appears_whole else temporary_name(uuid.uuid4().hex))
         file = self._filesystem.open(target, "wb")
@@ -109,8 +118,11 @@ class FsspecStore:
             for piece in content.chunks():
                 file.write(piece)
                 progress(piece.nbytes)
+            if self._appears_whole:
+                before_visible()
             file.close()
             if not self._appears_whole:
+                before_visible()
                 self._filesystem.mv(target, self._path(name))
         except BaseException:
             self._discard(file, target)

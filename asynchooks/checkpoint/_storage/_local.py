@@ -13,10 +13,10 @@ from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._manifest import temporary_name
 from asynchooks.checkpoint._storage._errors import Guard
 from asynchooks.checkpoint._storage._local_write import write_content
-from asynchooks.checkpoint._storage._store import Entry, Progress, unlimited
+from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, unlimited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from asynchooks.checkpoint._content import Content
 
@@ -47,9 +47,16 @@ class LocalStore:
         """A few: a disk wants some requests waiting, and the copy from the page cache takes a core each."""
         return _PARALLEL_READS
 
-    def put(self, name: str, content: Content, *, progress: Progress = unlimited) -> None:
+    def put(
+        self,
+        name: str,
+        content: Content,
+        *,
+        progress: Progress = unlimited,
+        before_visible: Callable[[], None] = nothing,
+    ) -> None:
         """Write, fsync, replace, fsync the folder."""
-        self._guard.call("write", name, lambda: self._put(name, content, progress))
+        self._guard.call("write", name, lambda: self._put(name, content, progress, before_visible))
 
     def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
         """Yield the file's bytes."""
@@ -93,7 +100,9 @@ class LocalStore:
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, name)  # noqa: PTH118
 
-    def _put(self, name: str, content: Content, progress: Progress) -> None:
+    def _put(
+        self, name: str, content: Content, progress: Progress, before_visible: Callable[[], None]
+    ) -> None:
         os.makedirs(self._folder, exist_ok=True)  # noqa: PTH103
         temporary = self._path(temporary_name(uuid.uuid4().hex))
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -102,6 +111,7 @@ class LocalStore:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             write_content(descriptor, content, progress)
             os.fsync(descriptor)
+            before_visible()
             os.replace(temporary, self._path(name))  # noqa: PTH105
         except BaseException:
             with suppress(OSError):  # the first failure is the one to report

@@ -7,6 +7,7 @@ content into parts and turns the answers into entries.
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ import obstore
 
 from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._storage._errors import Guard
-from asynchooks.checkpoint._storage._store import Entry, Progress, scatter, unlimited
+from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, scatter, unlimited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from obstore.store import ObjectStore as Client
 
@@ -53,12 +54,20 @@ class ObjectStore:
         """Several; one, once the server was found not to answer ranges."""
         return _PARALLEL_READS if self._answers_ranges else 1
 
-    def put(self, name: str, content: Content, *, progress: Progress = unlimited) -> None:
+    def put(
+        self,
+        name: str,
+        content: Content,
+        *,
+        progress: Progress = unlimited,
+        before_visible: Callable[[], None] = nothing,
+    ) -> None:
         """Upload; the object appears when the upload is completed, and a stopped upload is aborted."""
         with self._guard.translated("write", name):
             part_bytes = max(_PART_BYTES, -(-content.nbytes // _MAX_PARTS))
             if content.nbytes <= part_bytes:
                 progress(content.nbytes)  # before: what it raises must leave nothing visible
+                before_visible()
                 obstore.put(self._client, name, b"".join(content.buffers), use_multipart=False)
                 return
             stopped: list[Exception] = []
@@ -66,7 +75,7 @@ class ObjectStore:
                 obstore.put(
                     self._client,
                     name,
-                    _reported(content.chunks(part_bytes), progress, stopped),
+                    _reported(content.chunks(part_bytes), progress, before_visible, stopped),
                     use_multipart=True,
                     chunk_size=part_bytes,
                     max_concurrency=_PARTS_IN_FLIGHT,
@@ -158,14 +167,20 @@ class ObjectStore:
 
 
 def _reported(
-    chunks: Iterator[memoryview], progress: Progress, stopped: list[Exception]
+    chunks: Iterator[memoryview],
+    progress: Progress,
+    before_visible: Callable[[], None],
+    stopped: list[Exception],
 ) -> Iterator[memoryview]:
-    """The parts, pulled by obstore when it has room; what `progress` raises makes it abort the upload."""
+    """The parts, pulled by obstore when it has room; what a callback raises makes it abort the upload."""
     try:
         for chunk in chunks:
             progress(chunk.nbytes)
             yield chunk
-        progress(0)
+        with ThreadPoolExecutor(
+            1
+        ) as thread:  # obstore pulls on a thread of its runtime, where its own calls panic
+            thread.submit(before_visible).result()
     except Exception as error:
         stopped.append(error)
         raise

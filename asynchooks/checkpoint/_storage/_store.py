@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from asynchooks.checkpoint._content import Content
 
-__all__ = ["Entry", "Progress", "Store", "read_all", "scatter", "unlimited"]
+__all__ = ["Entry", "Progress", "Store", "nothing", "read_all", "scatter", "unlimited"]
 
 Progress: TypeAlias = "Callable[[int], None]"
 """Told how many more bytes the store has taken. What it raises stops the transfer, which cleans up and
@@ -23,6 +23,10 @@ re-raises it."""
 
 def unlimited(nbytes: int) -> None:
     """Let the transfer go on."""
+
+
+def nothing() -> None:
+    """Let the file appear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,19 @@ class Store(Protocol):
     def parallel_reads(self) -> int:
         """How many `read_into` at once are worth while; 1 where `read` serves better. Right after the first one."""
 
-    def put(self, name: str, content: Content, *, progress: Progress = unlimited) -> None:
+    def put(
+        self,
+        name: str,
+        content: Content,
+        *,
+        progress: Progress = unlimited,
+        before_visible: Callable[[], None] = nothing,
+    ) -> None:
         """Write a whole file, replacing one of that name. It is visible whole or, on any failure, not at all.
 
-        When it returns, the file is durable. What `progress` raises stops it promptly; nothing is left
-        behind.
+        When it returns, the file is durable. `before_visible` is called when all bytes are at the store and no
+        reader can see them yet (again, when the write is tried again); it may call the store itself. What it or
+        `progress` raises stops the write promptly; nothing is left behind.
         """
 
     def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
