@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from asynchooks.checkpoint._manifest import (
     MANIFEST_SUFFIX,
@@ -39,25 +39,20 @@ __all__ = ["committed", "find_committed", "info_of", "pointed_name", "read_manif
 
 logger = logging.getLogger(__name__)
 
+_Files: TypeAlias = "tuple[Entry, Entry, Entry | None]"  # data, manifest, next manifest
+
 
 def committed(
     store: Store, *, known: MutableMapping[str, tuple[Entry, Manifest]] | None = None
 ) -> list[Manifest]:
     """The manifests of all committed checkpoints of a folder, oldest first.
 
-    `known` remembers manifests between calls, so that pruning after every save does not read all of them
-    again.
+    A run may save, replace and prune meanwhile: what seems not to be committed is looked at again, until two looks
+    in a row see the same. `known` remembers manifests between calls, so that pruning after every save does not
+    read all of them again.
     """
-    entries = store.entries()
     known = {} if known is None else known
-    found: list[Manifest] = []
-    for filename in entries:
-        name = filename.removesuffix(MANIFEST_SUFFIX)
-        if name == filename or name not in entries:
-            continue
-        manifest = _committed_at(store, entries, name, known)
-        if manifest is not None:
-            found.append(manifest)
+    found = _look_until_still(store, known, None)
     for name in known.keys() - {manifest.name for manifest in found}:
         del known[name]
     return sorted(found, key=lambda manifest: (manifest.created_ns, manifest.step, manifest.save_id))
@@ -65,10 +60,8 @@ def committed(
 
 def find_committed(store: Store, name: str) -> Manifest | None:
     """The manifest of one committed checkpoint, or None."""
-    entries = store.entries()
-    if name not in entries or manifest_name(name) not in entries:
-        return None
-    return _committed_at(store, entries, name, {})
+    found = _look_until_still(store, {}, name)
+    return found[0] if found else None
 
 
 def read_manifest(store: Store, filename: str) -> Manifest | None:
@@ -122,6 +115,35 @@ def url_of(store: Store, name: str) -> str:
     return f"{store.url.rstrip('/')}/{name}"
 
 
+def _look_until_still(
+    store: Store, known: MutableMapping[str, tuple[Entry, Manifest]], only: str | None
+) -> list[Manifest]:
+    unfit_before: dict[str, _Files] = {}
+    while True:
+        entries = store.entries()
+        found: list[Manifest] = []
+        unfit: dict[str, _Files] = {}
+        for filename in entries if only is None else [manifest_name(only)]:
+            name = filename.removesuffix(MANIFEST_SUFFIX)
+            if name == filename or name not in entries or filename not in entries:
+                continue
+            manifest = _committed_at(store, entries, name, known)
+            if manifest is None:
+                unfit[name] = (entries[name], entries[filename], entries.get(next_manifest_name(name)))
+            else:
+                found.append(manifest)
+        if unfit == unfit_before:
+            break
+        unfit_before = unfit
+    for name, (data, _, _) in unfit.items():
+        logger.warning(
+            "%s is not a committed checkpoint: its %d bytes are not what its manifest describes",
+            url_of(store, name),
+            data.nbytes,
+        )
+    return found
+
+
 def _committed_at(
     store: Store,
     entries: Mapping[str, Entry],
@@ -141,11 +163,6 @@ def _committed_at(
         writer = written_by(store, name)
         fitting = [manifest for manifest in fitting if manifest.save_id == writer]
     if not fitting or fitting[0].name != name:
-        logger.warning(
-            "%s is not a committed checkpoint: its %d bytes are not what its manifest describes",
-            url_of(store, name),
-            nbytes,
-        )
         return None
     if not replacing:
         known[name] = (entry, fitting[0])

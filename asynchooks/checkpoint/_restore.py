@@ -36,7 +36,7 @@ from asynchooks.errors import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from asynchooks.checkpoint._archive import Archive
     from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest, SavedAs
@@ -125,7 +125,11 @@ def restore_latest(
     """
     store = open_store(url, storage_options)
     wish = _Wish(check_keys(keys), into, map_location, weights_only)
-    found = _newest(store, lambda manifest: _restore(store, manifest.name, wish, progress), passed_over)
+    found = _newest(
+        store,
+        lambda manifest: _restore_described(store, manifest.name, manifest, wish, progress),
+        passed_over,
+    )
     return None if found is None else (info_of(store, found[0]), found[1])
 
 
@@ -209,12 +213,7 @@ def _newest(
 
     What fails at the store is raised: falling back then would silently lose steps.
     """
-    newest_first = sorted(
-        committed(store),
-        key=lambda manifest: (manifest.saved_as != "best", manifest.created_ns),
-        reverse=True,
-    )
-    for manifest in newest_first:
+    for manifest in _newest_first(store):
         try:
             result = attempt(manifest)
         except (CorruptCheckpointError, CheckpointNotFoundError) as error:
@@ -230,11 +229,24 @@ def _newest(
     return None
 
 
-def _restore(store: Store, name: str, wish: _Wish, progress: Progress = unlimited) -> dict[str, Any]:
+def _newest_first(store: Store) -> Iterator[Manifest]:
+    """Each committed checkpoint once.
+
+    Lists the folder anew before each: what was the newest may be pruned by now, and what was saved meanwhile is newer
+    than what is next in an old list.
+    """
+    seen: set[str] = set()
+    while left := [manifest for manifest in committed(store) if manifest.save_id not in seen]:
+        newest = max(left, key=lambda manifest: (manifest.saved_as != "best", manifest.created_ns))
+        seen.add(newest.save_id)
+        yield newest
+
+
+def _restore(store: Store, name: str, wish: _Wish) -> dict[str, Any]:
     for _ in range(_REPLACED_TIMES):
         manifest = _manifest_of(store, name)
         try:
-            return _restore_described(store, name, manifest, wish, progress)
+            return _restore_described(store, name, manifest, wish, unlimited)
         except (CorruptCheckpointError, CheckpointNotFoundError):
             now = find_committed(store, name)
             if manifest is None or now is None or now.save_id == manifest.save_id:
