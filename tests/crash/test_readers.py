@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,7 +79,7 @@ def meddled_with(tmp_path: Path, saves: list[Saved]) -> Iterator[MeddledStore]:
     while is_done:
         folder = tmp_path / str(number)
         save_on(folder, saves[0])
-        store = MeddledStore(open_store(folder), number, lambda folder=folder: save_on(folder, *saves[1:]))
+        store = MeddledStore(open_store(folder), number, partial(save_on, folder, *saves[1:]))
         yield store
         number, is_done = number + 1, store.is_done
     assert number > 2
