@@ -7,10 +7,9 @@ them is the checkpointer's.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asynchooks.checkpoint._catalog import url_of, written_by
+from asynchooks.checkpoint._catalog import read_manifest, url_of, written_by
 from asynchooks.checkpoint._content import Content
 from asynchooks.checkpoint._manifest import Manifest, SavedAs, manifest_name, next_manifest_name, pointer_name
 from asynchooks.errors import StorageFullError
@@ -47,20 +46,44 @@ def point(store: Store, pointer: SavedAs, name: str) -> None:
     store.put(pointer_name(pointer), Content.of(url_of(store, name).encode()))
 
 
-def remove(store: Store, manifest: Manifest) -> None:
+def remove(store: Store, manifest: Manifest, *, beside_others: bool = False) -> bool:
     """Delete a committed checkpoint: its manifest before its data, so that a half-deleted one is none.
 
     The next manifest stands while the data goes, so that `sweep` can prove what a kill leaves. A full store takes
-    one only when something else is gone.
+    one only when something else is gone: a kill in between then leaves data that is nobody's.
+
+    Args:
+        store: the folder.
+        manifest: the checkpoint.
+        beside_others: another process may save this name: look before each deletion whether the data is still
+            this save's. No store can look and delete at once, so that an instant remains.
+
+    Returns:
+        Whether it is gone; False when another process replaced it meanwhile.
     """
+    has_room = _announced(store, manifest)
+    for name in (manifest_name(manifest.name), manifest.name):
+        if beside_others and written_by(store, manifest.name) != manifest.save_id:
+            _withdraw_removal(store, manifest)
+            return False
+        store.delete(name)
+        if not has_room:
+            has_room = _announced(store, manifest)
+    store.delete(next_manifest_name(manifest.name))
+    return True
+
+
+def _announced(store: Store, manifest: Manifest) -> bool:
     try:
         announce(store, manifest)
-        store.delete(manifest_name(manifest.name))
     except StorageFullError:
-        store.delete(manifest_name(manifest.name))
-        with suppress(
-            StorageFullError
-        ):  # then a kill here leaves data that is nobody's: the price of making room
-            announce(store, manifest)
-    store.delete(manifest.name)
-    store.delete(next_manifest_name(manifest.name))
+        return False
+    return True
+
+
+def _withdraw_removal(store: Store, manifest: Manifest) -> None:
+    """Remove the next manifest of a removal that is given up, unless another save's stands there by now."""
+    name = next_manifest_name(manifest.name)
+    found = read_manifest(store, name)
+    if found is not None and found.save_id == manifest.save_id:
+        store.delete(name)

@@ -79,7 +79,7 @@ def prune(
         if not dry_run and any(verdict.goes for verdict in judged):
             verify_in(store, manifests[-1], progress)
             gone: set[str] = set()
-            for info in remove_judged(store, manifests, judged, progress=progress, recheck=True):
+            for info in remove_judged(store, manifests, judged, progress=progress, beside_others=True):
                 logger.info("pruned %s", info.url)
                 gone.add(info.save_id)
             judged = [_as_it_went(verdict, gone) for verdict in judged]
@@ -110,7 +110,7 @@ def remove_judged(
     verdicts: Sequence[Verdict],
     *,
     progress: Progress,
-    recheck: bool = False,
+    beside_others: bool = False,
 ) -> Iterator[CheckpointInfo]:
     """Delete what goes, oldest first, and yield each that is gone.
 
@@ -119,7 +119,7 @@ def remove_judged(
         manifests: what was judged.
         verdicts: on each of them.
         progress: told of 0 before each deletion; what it raises stops between two.
-        recheck: leave one alone that another process replaced or removed meanwhile.
+        beside_others: leave one alone that another process replaces or removes meanwhile.
     """
     by_save_id = {manifest.save_id: manifest for manifest in manifests}
     going = [verdict.info for verdict in verdicts if verdict.goes]
@@ -127,13 +127,18 @@ def remove_judged(
         progress(0)
         manifest = by_save_id[info.save_id]
         try:
-            if recheck and find_committed(store, manifest.name) != manifest:
+            if beside_others and not _is_untouched(store, manifest):
                 continue
-            remove(store, manifest)
+            is_gone = remove(store, manifest, beside_others=beside_others)
         except CheckpointError as error:
             error.add_note(f"{count} of {len(going)} were deleted before.")
             raise
-        yield info
+        if is_gone:
+            yield info
+
+
+def _is_untouched(store: Store, manifest: Manifest) -> bool:
+    return manifest.name not in _disturbed(store) and find_committed(store, manifest.name) == manifest
 
 
 def _as_it_went(verdict: Verdict, gone: Collection[str]) -> Verdict:

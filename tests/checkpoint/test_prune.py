@@ -1,7 +1,7 @@
 """Pruning by hand: run by run, never what remains or what is pointed to, and only beside something whole."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from asynchooks.checkpoint import (
     CheckpointInfo,
     KeepEvery,
     KeepLast,
+    Store,
     capture,
     list_checkpoints,
     open_store,
@@ -26,6 +27,21 @@ def saved(folder: Path, step: int, run_id: str = "run", **options: Any) -> Check
     return Checkpointer(folder, run_id=run_id).save_sync(
         capture(state), name=f"{run_id}_{step}.pth", step=step, **options
     )
+
+
+class ReplacingStore:
+    """While the removal of run_1.pth is announced, another process replaces it."""
+
+    def __init__(self, inner: Store, folder: Path) -> None:
+        self._inner = inner
+        self._folder = folder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def put(self, name: str, *arguments: Any, **options: Any) -> None:
+        saved(self._folder, 1)
+        self._inner.put(name, *arguments, **options)
 
 
 def names(folder: Path) -> list[str]:
@@ -109,6 +125,17 @@ def test_one_that_was_replaced_meanwhile_stays(tmp_path: Path) -> None:
     (verdict, _) = prune(tmp_path, KeepLast(1), progress=replace)
     assert verdict.kept_by == ("replaced or removed meanwhile",)
     assert names(tmp_path) == ["run_2.pth", "run_1.pth"]
+
+
+def test_a_removal_looks_again_before_each_deletion(tmp_path: Path) -> None:
+    for step in (1, 2):
+        saved(tmp_path, step)
+    store = ReplacingStore(open_store(tmp_path), tmp_path)
+
+    (verdict, _) = prune(cast("Store", store), KeepLast(1))
+    assert verdict.kept_by == ("replaced or removed meanwhile",)
+    assert names(tmp_path) == ["run_2.pth", "run_1.pth"]
+    assert not [path.name for path in tmp_path.iterdir() if ".next." in path.name]
 
 
 def test_a_pruning_that_is_stopped_leaves_nothing_half_deleted(tmp_path: Path) -> None:
