@@ -59,6 +59,7 @@ def restore(
     into: dict[str, Any] | None = None,
     map_location: Any = None,
     weights_only: bool = True,
+    progress: Progress = unlimited,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Load one checkpoint, every byte that is read compared with its manifest. Blocks.
@@ -79,6 +80,7 @@ def restore(
         map_location: as in `torch.load`; saved tensors are on the CPU. Not with `into`.
         weights_only: False lets the file run any code while it loads, and is logged: only for files that you
             trust.
+        progress: as of `find_latest`.
         storage_options: fsspec's, as in `Checkpointer`.
 
     Raises:
@@ -89,7 +91,7 @@ def restore(
         UnknownNameError: a key selects nothing.
     """
     store, name = open_folder(url, storage_options)
-    return _restore(store, name, _Wish(check_keys(keys), into, map_location, weights_only))
+    return _restore(store, name, _Wish(check_keys(keys), into, map_location, weights_only), progress)
 
 
 def restore_latest(
@@ -242,11 +244,11 @@ def _newest_first(store: Store) -> Iterator[Manifest]:
         yield newest
 
 
-def _restore(store: Store, name: str, wish: _Wish) -> dict[str, Any]:
+def _restore(store: Store, name: str, wish: _Wish, progress: Progress = unlimited) -> dict[str, Any]:
     for _ in range(_REPLACED_TIMES):
         manifest = _manifest_of(store, name)
         try:
-            return _restore_described(store, name, manifest, wish, unlimited)
+            return _restore_described(store, name, manifest, wish, progress)
         except (CorruptCheckpointError, CheckpointNotFoundError):
             now = find_committed(store, name)
             if manifest is None or now is None or now.save_id == manifest.save_id:

@@ -154,6 +154,19 @@ def test_a_pruning_that_is_stopped_leaves_nothing_half_deleted(tmp_path: Path) -
     assert sweep(tmp_path, older_than_s=-60) == []
 
 
+def test_a_pruning_can_be_stopped_while_it_verifies_what_stays(tmp_path: Path) -> None:
+    for step in (1, 2):
+        saved(tmp_path, step)
+
+    def stop(nbytes: int) -> None:
+        assert nbytes > 0
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune(tmp_path, KeepLast(1), progress=stop)
+    assert names(tmp_path) == ["run_1.pth", "run_2.pth"]
+
+
 def test_a_failure_says_how_many_were_deleted_before(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         saved(tmp_path, step)

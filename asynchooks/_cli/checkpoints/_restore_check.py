@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from asynchooks._cli.checkpoints._outcome import Outcome, say
+from asynchooks._cli.checkpoints._outcome import Outcome
 from asynchooks._cli.checkpoints._places import look_at
 from asynchooks._cli.checkpoints._reading import reading
 from asynchooks._cli.checkpoints._words import count, print_json, print_line, print_table, size
-from asynchooks.checkpoint import find_latest, restore
+from asynchooks.checkpoint import restore, restore_latest
 from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError
 
 if TYPE_CHECKING:
@@ -56,8 +56,14 @@ class _Tensor:
 def check_restore(url: str, options: Mapping[str, Any], *, keys: bool, as_json: bool) -> Outcome:
     """Choose as the resume does, restore, and print the outcome."""
     check = _Check(look_at(url, options))
-    _choose(check)
-    _restore(check)
+    try:
+        if check.place.name is None:
+            _restore_latest(check)
+        else:
+            _restore_named(check, check.place.name)
+        _check_content(check)
+    except (CorruptCheckpointError, ForeignCheckpointError) as error:
+        check.problem = str(error)
     tensors = [] if check.content is None else list(_tensors(check.content))
     if as_json:
         print_json(_facts(check, tensors, keys=keys))
@@ -66,37 +72,36 @@ def check_restore(url: str, options: Mapping[str, Any], *, keys: bool, as_json: 
     return Outcome.FINE if check.problem is None else Outcome.PROBLEM
 
 
-def _choose(check: _Check) -> None:
+def _restore_latest(check: _Check) -> None:
+    """Choose and load as the resume does."""
     place = check.place
-    if place.name is not None:
-        check.name, check.info = place.name, place.checkpoint
-        return
 
     def passed_over(info: CheckpointInfo, error: CheckpointError) -> None:
         check.passed_over.append((info, str(error)))
 
-    with reading(f"looking for what a run would resume from in {place.contents.url}", None) as progress:
-        check.info = find_latest(
+    with reading(f"restoring what a run would resume from in {place.contents.url}", None) as progress:
+        found = restore_latest(
             place.folder, passed_over=passed_over, progress=progress, storage_options=place.options
         )
-    check.name = None if check.info is None else check.info.name
+    if found is None:
+        check.problem = f"no checkpoint to resume from in {place.contents.url}: a run would start anew."
+        return
+    check.info, check.content = found
+    check.name = check.info.name
 
 
-def _restore(check: _Check) -> None:
-    if check.name is None:
-        check.problem = f"no checkpoint to resume from in {check.place.contents.url}: a run would start anew."
-        return
-    say(f"restoring {check.name}")
-    try:
-        check.content = restore(check.place.url_of(check.name), storage_options=check.place.options)
-    except (CorruptCheckpointError, ForeignCheckpointError) as error:
-        check.problem = str(error)
-        return
-    if "message_hub" in check.content and "optimizer" not in check.content:
-        starts_anew = check.place.name is None and check.info is not None and check.info.saved_as == "best"
+def _restore_named(check: _Check, name: str) -> None:
+    place = check.place
+    check.name, check.info = name, place.checkpoint
+    nbytes = None if check.info is None else check.info.nbytes
+    with reading(f"restoring {name}", nbytes) as progress:
+        check.content = restore(place.url_of(name), progress=progress, storage_options=place.options)
+
+
+def _check_content(check: _Check) -> None:
+    if check.content is not None and "message_hub" in check.content and "optimizer" not in check.content:
         check.problem = (
-            f"{check.name} is a Runner's, without the optimizer's state: "
-            f"{'a run would start anew' if starts_anew else 'resume would refuse it'}; "
+            f"{check.name} is a Runner's, without the optimizer's state: it cannot be resumed from; "
             "load_from=... takes its weights."
         )
 
