@@ -22,6 +22,7 @@
         ├── CorruptCheckpointError     ValueError: size, checksum or content differ from the manifest
         ├── ForeignCheckpointError     ValueError: a file that is no checkpoint of this kind of run
         ├── UnsafePathError            ValueError: a path component leaves the checkpoint's folder
+        ├── CheckpointConflictError    RuntimeError: another process writes to the same folder
         └── StorageError               OSError: the store refused or failed
             ├── StorageDeniedError     PermissionError: credentials, bucket policy, read-only folder
             ├── StorageFullError       no space left, quota exceeded
@@ -42,6 +43,7 @@ __all__ = [
     "AsyncHooksError",
     "BackgroundHookError",
     "CaptureError",
+    "CheckpointConflictError",
     "CheckpointError",
     "CheckpointNotFoundError",
     "ConfigError",
@@ -182,6 +184,10 @@ class ForeignCheckpointError(CheckpointError, ValueError):
 
 class UnsafePathError(CheckpointError, ValueError):
     """A path component from a name, file or URL would leave the checkpoint's folder."""
+
+
+class CheckpointConflictError(CheckpointError, RuntimeError):
+    """Another process owns the folder; the message names its run, host, process and last save."""
 
 
 class StorageError(CheckpointError, OSError):

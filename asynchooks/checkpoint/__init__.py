@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         RetentionPolicy,
         Verdict,
     )
-    from asynchooks.checkpoint._storage import Entry, Progress, Store, open_store
+    from asynchooks.checkpoint._storage import Entry, OwnerFile, Progress, Store, open_store, owner_file
     from asynchooks.checkpoint._sweep import sweep
     from asynchooks.checkpoint._verify import verify
 
@@ -61,9 +61,11 @@ __all__ = [
     "RetentionPolicy",
     "Content",
     "Entry",
+    "OwnerFile",
     "Progress",
     "Store",
     "open_store",
+    "owner_file",
 ]
 
 _MODULES = {
@@ -75,7 +77,7 @@ _MODULES = {
     "_prune": ("prune",),
     "_restore": ("find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"),
     "_retention": ("KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict"),
-    "_storage": ("Entry", "Progress", "Store", "open_store"),
+    "_storage": ("Entry", "OwnerFile", "Progress", "Store", "open_store", "owner_file"),
     "_sweep": ("sweep",),
     "_verify": ("verify",),
 }

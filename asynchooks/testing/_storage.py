@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from asynchooks.checkpoint import Content, Entry, Progress, Store
+from asynchooks.checkpoint import Content, Entry, OwnerFile, Progress, Store, owner_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["Call", "Fault", "FaultyStore", "SlowStore"]
 
-Operation: TypeAlias = Literal["put", "read", "read_into", "entries", "delete"]
+Operation: TypeAlias = Literal["put", "read", "read_into", "entries", "delete", "own"]
 
 _CHUNK_BYTES = 16 * 2**20
 
@@ -143,6 +143,10 @@ class FaultyStore:
         """The inner store's answer."""
         return self.inner.is_being_written(name)
 
+    def owner_file(self, name: str) -> OwnerFile:
+        """The inner store's; to hold, read or write it is an "own"."""
+        return _FaultyOwnerFile(owner_file(self.inner, name), lambda: self._raise_if_hit(Call("own", name)))
+
     def _raise_if_hit(self, call: Call) -> None:
         fault = self._hit(call)
         if fault is not None:
@@ -152,6 +156,27 @@ class FaultyStore:
         with self._lock:
             self.calls.append(call)
             return next((fault for fault in self.faults if fault.is_hit(call)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _FaultyOwnerFile:
+    inner: OwnerFile
+    fail: Callable[[], None]
+
+    def hold(self) -> bool:
+        self.fail()
+        return self.inner.hold()
+
+    def let_go(self) -> None:
+        self.inner.let_go()
+
+    def read(self) -> bytes | None:
+        self.fail()
+        return self.inner.read()
+
+    def write(self, text: bytes) -> bool:
+        self.fail()
+        return self.inner.write(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,3 +247,7 @@ class SlowStore:
     def is_being_written(self, name: str) -> bool:
         """The inner store's answer."""
         return self.inner.is_being_written(name)
+
+    def owner_file(self, name: str) -> OwnerFile:
+        """The inner store's, at full speed."""
+        return owner_file(self.inner, name)

@@ -25,10 +25,13 @@ from asynchooks.checkpoint import (
     capture,
     find_latest,
     list_checkpoints,
+    owner_file,
     read_pointer,
     sweep,
 )
-from asynchooks.errors import CheckpointNotFoundError, StorageError, StorageFullError
+from asynchooks.checkpoint._owner import OWNER_FILE, Owner
+from asynchooks.checkpoint._process import Process
+from asynchooks.errors import CheckpointConflictError, CheckpointNotFoundError, StorageError, StorageFullError
 from asynchooks.testing._storage import Fault, FaultyStore
 
 if TYPE_CHECKING:
@@ -245,7 +248,7 @@ class CheckpointSuite:
                 _snapshot(step), name=f"iter_{step}.pth", step=step, pointer="last", keep=KeepLast(2)
             )
 
-        assert sorted(store.entries()) == [
+        assert _names(store) == [
             "iter_3.pth",
             "iter_3.pth.manifest.json",
             "iter_4.pth",
@@ -280,7 +283,7 @@ class CheckpointSuite:
         with pytest.raises(StorageError, match="step 2"):
             Checkpointer(faulty).save_sync(_snapshot(2), name="iter_2.pth", step=2)
 
-        assert sorted(store.entries()) == ["iter_1.pth", "iter_1.pth.manifest.json"]
+        assert _names(store) == ["iter_1.pth", "iter_1.pth.manifest.json"]
 
     def test_nothing_is_pruned_when_the_commit_fails(self, store: Store) -> None:
         """Durable first, then the pointer, then the pruning."""
@@ -311,7 +314,7 @@ class CheckpointSuite:
 
         anyio.run(save_and_cancel)
 
-        assert dict(store.entries()) == {}
+        assert _names(store) == []
 
     def test_damage_is_found_and_the_one_before_is_taken(
         self, store: Store, caplog: pytest.LogCaptureFixture
@@ -344,13 +347,41 @@ class CheckpointSuite:
 
         sweep(store, older_than_s=-5)
 
-        assert sorted(store.entries()) == ["iter_1.pth", "iter_1.pth.manifest.json"]
+        assert _names(store) == ["iter_1.pth", "iter_1.pth.manifest.json"]
 
     def test_check_leaves_nothing(self, store: Store) -> None:
-        """The probe is gone."""
+        """The probe is gone; the claim of the folder stays."""
         Checkpointer(store).check_sync()
 
-        assert dict(store.entries()) == {}
+        assert _names(store) == []
+
+    def test_a_folder_that_was_released_says_so(self, store: Store) -> None:
+        """To whoever claims it next."""
+        saves = Checkpointer(store)
+        saves.save_sync(_snapshot(1), name="iter_1.pth", step=1)
+        before = Owner.from_json(b"".join(store.read(OWNER_FILE)))
+        saves.release_sync()
+        after = Owner.from_json(b"".join(store.read(OWNER_FILE)))
+
+        assert (before.step, before.released, after.released) == (1, False, True)
+        assert before.run_id == saves.run_id
+
+    def test_a_process_whose_folder_was_taken_over_cannot_commit(self, store: Store) -> None:
+        """Nothing of its save is visible, and the message names who took it."""
+        saves = Checkpointer(store, run_id="mine")
+        saves.save_sync(_snapshot(1), name="iter_1.pth", step=1)
+        other = Owner("theirs", "another process", Process("far-away", 7, ""), 0.0, 5)
+        file = owner_file(store, OWNER_FILE)
+        file.read()
+        assert file.write(other.to_json())
+        file.let_go()
+
+        with pytest.raises(
+            CheckpointConflictError, match=r"step 2: .*run theirs \(process 7 on far-away.*step 5"
+        ):
+            saves.save_sync(_snapshot(2), name="iter_2.pth", step=2)
+
+        assert _names(store) == ["iter_1.pth", "iter_1.pth.manifest.json"]
 
     def test_many_saves_leave_no_trail_of_files_behind(self, store: Store) -> None:
         """Only what is kept."""
@@ -358,7 +389,7 @@ class CheckpointSuite:
         for step in range(12):
             saves.save_sync(_snapshot(step), name=f"iter_{step}.pth", step=step, keep=KeepLast(1))
 
-        assert sorted(store.entries()) == ["iter_11.pth", "iter_11.pth.manifest.json"]
+        assert _names(store) == ["iter_11.pth", "iter_11.pth.manifest.json"]
 
 
 class _CancellingStore:
@@ -381,6 +412,10 @@ class _CancellingStore:
             self._inner.put(name, content, **options)
         else:
             self._inner.put(name, content, progress=cancel_first, **options)
+
+
+def _names(store: Store) -> list[str]:
+    return sorted(store.entries().keys() - {OWNER_FILE})
 
 
 def _state(step: int, rows: int = 64) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from asynchooks.checkpoint import (
     restore,
     sweep,
 )
+from asynchooks.checkpoint._owner import OWNER_FILE
 from asynchooks.errors import StorageFullError, StorageUnavailableError, UnsafePathError
 from asynchooks.testing import Call, Fault, FaultyStore, RecordingInstrument
 
@@ -247,7 +248,7 @@ def _save_given_up(folder: Path, wedge: str) -> None:
 def test_data_of_a_save_that_was_given_up_does_not_appear(tmp_path: Path) -> None:
     _save_given_up(tmp_path, "before announcing")
 
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [OWNER_FILE]
 
 
 def test_data_that_appears_after_its_save_was_given_up_is_a_leftover_for_sweep(tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_data_that_appears_after_its_save_was_given_up_is_a_leftover_for_sweep(t
     assert (tmp_path / "a.pth").exists()
     assert names(tmp_path) == []
     assert sweep(tmp_path, older_than_s=-60) == ["a.pth", "a.pth.manifest.next.json"]
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [OWNER_FILE]
 
 
 @pytest.mark.parametrize(
@@ -319,6 +320,7 @@ def test_many_saves_leave_no_thread_descriptor_or_file(tmp_path: Path) -> None:
     assert process.num_fds() <= before[0]
     assert threading.active_count() <= before[1] + 1  # the last worker thread may still be ending
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        OWNER_FILE,
         "iter_58.pth",
         "iter_58.pth.manifest.json",
         "iter_59.pth",

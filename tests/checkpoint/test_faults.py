@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from asynchooks.checkpoint import Checkpointer, Content, KeepLast, Snapshot, capture, find_latest, open_store
+from asynchooks.checkpoint._owner import OWNER_FILE
 from asynchooks.errors import (
     CheckpointNotFoundError,
     ConfigError,
@@ -43,7 +44,7 @@ def mounted(folder: Path, *options: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_and_no_rest(tmp_path: Path) -> None:
@@ -64,6 +65,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_rest(tmp_path: Path) -> No
         assert latest is not None
         assert latest.step == 1
         assert sorted(path.name for path in folder.iterdir()) == [
+            OWNER_FILE,
             "iter_1.pth",
             "iter_1.pth.manifest.json",
             "last_checkpoint",
@@ -79,7 +81,7 @@ def test_a_file_size_limit_is_a_full_disk(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [OWNER_FILE]
 
 
 def test_a_read_only_disk_is_found_out_by_check(tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def test_wrong_keys_are_permanent_and_never_shown(s3_server: S3Server) -> None:
     started = time.monotonic()
 
     with pytest.raises(
-        StorageDeniedError, match=r"step 3: could not write s3://.*1 attempt.*credentials"
+        StorageDeniedError, match=r"step 3: could not claim s3://.*1 attempt.*credentials"
     ) as raised:
         Checkpointer(s3_server.make_bucket("denied"), storage_options=options).save_sync(
             snapshot(3), name="a.pth", step=3

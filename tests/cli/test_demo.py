@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from asynchooks.checkpoint import list_checkpoints, open_store, verify
+from asynchooks.checkpoint._owner import OWNER_FILE
 from asynchooks.testing import S3Server, s3_server
 
 pytestmark = pytest.mark.s3
@@ -91,7 +92,9 @@ def test_an_interrupt_leaves_committed_checkpoints_and_says_which(slow_server: S
         others = [
             name
             for name in open_store(url, slow_server.storage_options).entries()
-            if not any(each in name for each in of_checkpoints) and "_checkpoint" not in name
+            if not any(each in name for each in of_checkpoints)
+            and "_checkpoint" not in name
+            and name != OWNER_FILE
         ]
         assert others == []
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from asynchooks.checkpoint import find_latest, list_checkpoints, open_store, read_pointer, restore, sweep
+from asynchooks.checkpoint._owner import OWNER_FILE
 
 from .saver import Saved, Scenario, save
 
@@ -41,7 +42,7 @@ class Folder:
         assert loaded["state_dict"]["w"].equal(saved.state()["state_dict"]["w"])
 
     def files(self) -> set[str]:
-        return set(open_store(self.url, self.options).entries())
+        return open_store(self.url, self.options).entries().keys() - {OWNER_FILE}
 
     def go_on(self, scenario: Scenario, newest: set[int | None]) -> None:
         """Clean up and save on: the folder holds what a run that was not killed leaves."""

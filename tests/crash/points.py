@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from asynchooks.checkpoint import Store
+from asynchooks.checkpoint import OwnerFile, Store
 from asynchooks.checkpoint._manifest import MANIFEST_SUFFIX, NEXT_SUFFIX, POINTERS, TEMPORARY
 
 CHANGES_NOTHING = {"url", "read", "read_into", "entries", "is_being_written"}
@@ -31,6 +31,8 @@ class WatchedStore:
 
     def __getattr__(self, method: str) -> Any:
         inner = getattr(self._inner, method)
+        if method == "owner_file":
+            return lambda name: WatchedOwnerFile(inner(name), self._at)
         if method in CHANGES_NOTHING or not callable(inner):
             return inner
 
@@ -58,6 +60,23 @@ class WatchedStore:
             return callback(*args)
 
         return tell
+
+
+class WatchedOwnerFile:
+    """The same for the owner file: to write it is a change."""
+
+    def __init__(self, inner: OwnerFile, at: Callable[[str], None]) -> None:
+        self._inner = inner
+        self._at = at
+
+    def __getattr__(self, method: str) -> Any:
+        return getattr(self._inner, method)
+
+    def write(self, text: bytes) -> bool:
+        self._at("write owner file: begins")
+        answer = self._inner.write(text)
+        self._at("write owner file: done")
+        return answer
 
 
 def watched(inner: Store, saved: str, at: Callable[[str], None]) -> Store:

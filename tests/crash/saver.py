@@ -81,9 +81,9 @@ SCENARIOS = {
 
 def save(store: Store, saved: Saved, keep: RetentionPolicy | None) -> None:
     """One save, with pointer and pruning."""
-    Checkpointer(store, run_id=RUN_ID).save_sync(
-        capture(saved.state()), name=saved.name, step=saved.step, pointer="last", keep=keep
-    )
+    saves = Checkpointer(store, run_id=RUN_ID)
+    saves.save_sync(capture(saved.state()), name=saved.name, step=saved.step, pointer="last", keep=keep)
+    saves.release_sync()
 
 
 def prepare(store: Store, scenario: Scenario) -> None:

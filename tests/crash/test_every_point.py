@@ -26,6 +26,7 @@ pytestmark = pytest.mark.crash
 CONTRACT = Path(checkpoint.__file__).with_name("README.md")
 COMMITTED = "put manifest: done"
 STEPS = {
+    "write owner file": "claim",
     "put data": "data",
     "put next manifest": "next manifest just before the data appears",
     "put manifest": "manifest",

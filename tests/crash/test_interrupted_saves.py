@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from asynchooks.checkpoint import list_checkpoints, open_store, verify
+from asynchooks.checkpoint._owner import OWNER_FILE
 from asynchooks.testing import S3Server, ThrottledLink
 
 from .conftest import Trainer
@@ -46,7 +47,7 @@ def check_whole(url: str, server: S3Server) -> list[int]:
         verify(info.url, storage_options=server.storage_options)
     names = {f"{info.name}{ending}" for info in committed for ending in ("", ".manifest.json")}
     files = set(open_store(f"{url}/run", server.storage_options).entries())
-    assert files - {"last_checkpoint", "best_checkpoint"} == names
+    assert files - {OWNER_FILE, "last_checkpoint", "best_checkpoint"} == names
     return [info.step for info in committed]
 
 

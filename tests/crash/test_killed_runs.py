@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from asynchooks.checkpoint import CheckpointInfo, list_checkpoints, open_store, restore, sweep
+from asynchooks.checkpoint._owner import OWNER_FILE
 from asynchooks.execution import Effects, Hook
 from asynchooks.testing import S3Server
 
@@ -101,7 +102,7 @@ class Chain:
         """What stands beside checkpoints and pointers: each file of a save that came to no end."""
         return {
             name
-            for name in open_store(self.url, self.options).entries()
+            for name in open_store(self.url, self.options).entries().keys() - {OWNER_FILE}
             if name.removesuffix(".manifest.json") not in committed and not name.endswith("_checkpoint")
         }
 

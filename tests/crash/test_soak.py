@@ -107,7 +107,7 @@ def soak(work_dir: Path, url: str, options: Mapping[str, str], saves: int) -> No
     assert last.rss_bytes - warm.rss_bytes < AROUND
     assert last.threads <= warm.threads + 1  # a worker thread more or less, up to the limit of the portal
     assert last.descriptors <= warm.descriptors + 2  # a kept connection more or less
-    assert last.files == warm.files == 5, "two checkpoints, their manifests, the pointer"
+    assert last.files == warm.files == 6, "two checkpoints, their manifests, the pointer, the owner file"
     assert last.temporary_files == warm.temporary_files
     assert last.checkpoint_bytes - warm.checkpoint_bytes < 4096  # histories are cut back now and then
     committed = list_checkpoints(f"{url}/run", storage_options=options)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from asynchooks.checkpoint import find_latest, list_checkpoints, read_pointer, restore, verify
+from asynchooks.checkpoint._owner import OWNER_FILE
 from asynchooks.errors import StorageError
 from asynchooks.execution import Effects, Hook, HookExecutor
 from asynchooks.hooks import CheckpointHook, ParamSchedulerHook
@@ -28,6 +29,7 @@ def test_of_20_epochs_every_fifth_is_saved_and_the_last_two_are_kept(
 
     assert names(tmp_path) == ["epoch_15.pth", "epoch_20.pth"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        OWNER_FILE,
         "epoch_15.pth",
         "epoch_15.pth.manifest.json",
         "epoch_20.pth",

@@ -44,9 +44,9 @@ def test_a_missing_rclone_is_named(tmp_path: Path) -> None:
 
     code = (
         "import importlib.metadata as m, sys; sys.path[:] = [p for p in sys.path]\n"
-        "from asynchooks.testing import _s3\n"
-        "_s3.metadata.files = lambda name: None\n"
-        "try:\n    _s3._rclone()\nexcept RuntimeError as error:\n    print(error)"
+        "from asynchooks.testing import _server\n"
+        "_server.metadata.files = lambda name: None\n"
+        "try:\n    _server.rclone('this')\nexcept RuntimeError as error:\n    print(error)"
     )
     environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
 

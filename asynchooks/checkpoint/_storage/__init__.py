@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from asynchooks.checkpoint._storage._errors import Stopped
 from asynchooks.checkpoint._storage._open import open_folder, open_store
+from asynchooks.checkpoint._storage._owner_file import GuardingStore, OwnerFile, owner_file
 from asynchooks.checkpoint._storage._store import Entry, Progress, Store, read_all, scatter, unlimited
 
 __all__ = [
     "Entry",
+    "GuardingStore",
+    "OwnerFile",
     "Progress",
     "Stopped",
     "Store",
     "open_folder",
     "open_store",
+    "owner_file",
     "read_all",
     "scatter",
     "unlimited",

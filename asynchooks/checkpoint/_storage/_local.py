@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._manifest import temporary_name
 from asynchooks.checkpoint._storage._errors import Guard
+from asynchooks.checkpoint._storage._local_owner import LocalOwnerFile
 from asynchooks.checkpoint._storage._local_write import write_content
 from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, unlimited
 
@@ -96,6 +97,10 @@ class LocalStore:
             finally:
                 os.close(descriptor)
             return False
+
+    def owner_file(self, name: str) -> LocalOwnerFile:
+        """The folder's owner file, held by a lock."""
+        return LocalOwnerFile(self._folder, name, self._guard)
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, name)  # noqa: PTH118

@@ -15,6 +15,7 @@ import obstore
 
 from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._storage._errors import Guard
+from asynchooks.checkpoint._storage._object_owner import ObjectOwnerFile
 from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, scatter, unlimited
 
 if TYPE_CHECKING:
@@ -164,6 +165,10 @@ class ObjectStore:
         """False: an object store shows no unfinished file."""
         del name
         return False
+
+    def owner_file(self, name: str) -> ObjectOwnerFile:
+        """The prefix's owner file, guarded by conditional puts."""
+        return ObjectOwnerFile(self._client, name, self._guard)
 
 
 def _reported(

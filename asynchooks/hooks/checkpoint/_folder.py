@@ -6,6 +6,7 @@ called twice at once: the executor runs the parts of one hook one after the othe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from asynchooks.checkpoint import (
     Snapshot,
     list_checkpoints,
 )
+from asynchooks.errors import CheckpointError
 from asynchooks.execution import current_executor
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from asynchooks.hooks.checkpoint._best import Best
 
 __all__ = ["Folder", "Save", "is_first_rank"]
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,13 @@ class Folder:
         """
         with ThreadPoolExecutor(1) as thread:
             thread.submit(self._checkpointer.check_sync).result()
+
+    async def release(self) -> None:
+        """Let other runs have the folder. A store that refuses costs the next run a warning, not this one its end."""
+        try:
+            await self._checkpointer.release()
+        except CheckpointError as error:
+            logger.warning("could not release %s: %s", self._checkpointer.url, error)
 
     def url_of(self, name: str) -> str:
         """Return the address of a checkpoint, as it will be once it is saved."""

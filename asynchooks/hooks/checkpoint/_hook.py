@@ -227,6 +227,12 @@ class CheckpointHook(Hook):
 
         return publish_all
 
+    @background
+    def after_run(self, runner: Any) -> BackgroundPart | None:
+        """Let other runs have the folder, after the last save."""
+        del runner
+        return None if self._folder is None or not is_first_rank() else self._folder.release
+
     def _is_due(self, done: int) -> bool:
         since = done - self.save_begin
         return self.interval > 0 and since >= 0 and since % self.interval == 0
