@@ -8,16 +8,19 @@ names, what is being replaced), and that what remains is whole before anything g
 from __future__ import annotations
 
 import logging
+import time
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from asynchooks.checkpoint._catalog import committed, find_committed, info_of, pointed_name
 from asynchooks.checkpoint._commit import remove
 from asynchooks.checkpoint._manifest import NEXT_SUFFIX, POINTERS
+from asynchooks.checkpoint._owner import OWNER_FILE, Owner
+from asynchooks.checkpoint._process import is_running
 from asynchooks.checkpoint._retention import Verdict, judge
-from asynchooks.checkpoint._storage import open_store, unlimited
+from asynchooks.checkpoint._storage import open_store, read_all, unlimited
 from asynchooks.checkpoint._verify import verify_in
-from asynchooks.errors import CheckpointError
+from asynchooks.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["judge_in", "prune", "remove_judged"]
 
 logger = logging.getLogger(__name__)
+
+_SILENT_S = 24 * 3600.0
 
 
 def prune(
@@ -46,7 +51,8 @@ def prune(
     """Delete the committed checkpoints of a folder that a policy does not keep. Blocks.
 
     Each run and group is judged on its own, as `Checkpointer` does after a save. Never deleted are the newest of
-    each, what a pointer names, and what a save or a removal under way (or cut short) concerns. Where something is
+    each, what a pointer names, what a save or a removal under way (or cut short) concerns, and what a run that writes
+    to the folder may save again: whatever lies at or after its last step. Where something is
     to go, the newest of that run and group, which then remains, is first read and verified.
 
     Args:
@@ -67,6 +73,7 @@ def prune(
     """
     store = open_store(url, storage_options)
     protected = _disturbed(store)  # before the manifests are read: what is begun in between is in neither
+    writer = _writer(store)
     chosen = [
         manifest
         for manifest in committed(store)
@@ -76,6 +83,7 @@ def prune(
     for _, together in groupby(sorted(chosen, key=_run_and_group), key=_run_and_group):
         manifests = list(together)
         judged = judge_in(store, policy, manifests, protected=protected)
+        judged = [_beside_a_writer(verdict, writer) for verdict in judged]
         if not dry_run and any(verdict.goes for verdict in judged):
             verify_in(store, manifests[-1], progress)
             gone: set[str] = set()
@@ -135,6 +143,26 @@ def remove_judged(
             raise
         if is_gone:
             yield info
+
+
+def _writer(store: Store) -> Owner | None:
+    """Who may be writing to the folder now: not who released it, who is gone, or who was silent for long."""
+    try:
+        owner = Owner.from_json(read_all(store, OWNER_FILE))
+    except CheckpointNotFoundError:
+        return None
+    lives = is_running(owner.process)
+    is_silent = lives is None and owner.renewed_s < time.time() - _SILENT_S
+    return None if owner.released or lives is False or is_silent else owner
+
+
+def _beside_a_writer(verdict: Verdict, writer: Owner | None) -> Verdict:
+    """Keep what a run that writes to the folder may save again: its steps only grow."""
+    if writer is None or not verdict.goes:
+        return verdict
+    if writer.step is not None and verdict.info.step < writer.step:
+        return verdict
+    return Verdict(verdict.info, (f"may be saved again by run {writer.run_id}, which writes here",))
 
 
 def _is_untouched(store: Store, manifest: Manifest) -> bool:

@@ -24,9 +24,10 @@ from asynchooks.testing import Fault, FaultyStore
 
 def saved(folder: Path, step: int, run_id: str = "run", **options: Any) -> CheckpointInfo:
     state = {"w": torch.full((100,), float(step)), "step": step}
-    return Checkpointer(folder, run_id=run_id).save_sync(
-        capture(state), name=f"{run_id}_{step}.pth", step=step, **options
-    )
+    saves = Checkpointer(folder, run_id=run_id)
+    info = saves.save_sync(capture(state), name=f"{run_id}_{step}.pth", step=step, **options)
+    saves.release_sync()
+    return info
 
 
 class ReplacingStore:
@@ -125,6 +126,23 @@ def test_one_that_was_replaced_meanwhile_stays(tmp_path: Path) -> None:
     (verdict, _) = prune(tmp_path, KeepLast(1), progress=replace)
     assert verdict.kept_by == ("replaced or removed meanwhile",)
     assert names(tmp_path) == ["run_2.pth", "run_1.pth"]
+
+
+def test_what_a_run_that_writes_here_may_save_again_stays(tmp_path: Path) -> None:
+    for step in (20, 10, 30):
+        saved(tmp_path, step)
+    live = Checkpointer(tmp_path, run_id="live")
+    live.check_sync()
+    assert not any(verdict.goes for verdict in prune(tmp_path, KeepLast(1), run_id="run"))
+
+    live.save_sync(capture({"w": torch.ones(3)}), name="live_15.pth", step=15)
+    verdicts = prune(tmp_path, KeepLast(1), run_id="run")
+    assert [verdict.info.step for verdict in verdicts if verdict.goes] == [10]
+    assert "may be saved again by run live" in verdicts[0].kept_by[0]
+
+    live.release_sync()
+    prune(tmp_path, KeepLast(1), run_id="run")
+    assert names(tmp_path) == ["run_30.pth", "live_15.pth"]
 
 
 def test_a_removal_looks_again_before_each_deletion(tmp_path: Path) -> None:

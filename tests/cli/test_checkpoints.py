@@ -25,7 +25,9 @@ def saved(folder: Path, step: int, run_id: str = "run-a", **options: Any) -> Che
     weights = torch.full((100,), float(step))
     state = {"state_dict": {"w": weights, "tied": weights}, "meta": {"iter": step}}
     saves = Checkpointer(folder, run_id=run_id)
-    return saves.save_sync(capture(state), name=options.pop("name", f"iter_{step}.pth"), step=step, **options)
+    info = saves.save_sync(capture(state), name=f"iter_{step}.pth", step=step, **options)
+    saves.release_sync()
+    return info
 
 
 def damage(folder: Path, name: str) -> None:
