@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from asynchooks.checkpoint import Checkpointer, capture, find_latest, restore
+from asynchooks.checkpoint import Checkpointer, Snapshot, capture, find_latest, restore
 from asynchooks.execution import Effects, Hook, HookExecutor, background
 from asynchooks.instrument import Span
 from peers.contender import Contender, Pending, Place
@@ -36,8 +37,9 @@ class _Watching:
 class _Saving(Hook):
     effects = Effects(writes={"checkpoints"})
 
-    def __init__(self, saves: Checkpointer) -> None:
+    def __init__(self, saves: Checkpointer, take: Callable[[Any], Snapshot]) -> None:
         self._saves = saves
+        self._take = take
 
     @background
     def after_train_iter(
@@ -47,7 +49,7 @@ class _Saving(Hook):
         if pending is None:
             return None
         start = time.perf_counter()
-        snapshot = capture(runner.state)
+        snapshot = self._take(runner.state)
         pending.parts["capture_s"] = time.perf_counter() - start
 
         async def commit() -> None:
@@ -77,7 +79,7 @@ class Ours(Contender):
         saves = Checkpointer(
             self.place.url, storage_options=self.place.options or None, instrument=self._watching
         )
-        self._executor = HookExecutor([_Saving(saves)])
+        self._executor = HookExecutor([_Saving(saves, self._take)])
         self._executor.__enter__()
         self._context.state = state
 
@@ -103,6 +105,9 @@ class Ours(Contender):
     def close(self) -> None:
         if self._executor is not None:
             self._executor.__exit__(None, None, None)
+
+    def _take(self, state: Any) -> Snapshot:
+        return capture(state)
 
     def _fire(self, step: int) -> None:
         if self._executor is not None:
