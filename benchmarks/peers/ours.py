@@ -73,12 +73,15 @@ class Ours(Contender):
         super().__init__(place)
         self._watching = _Watching()
         self._context = SimpleNamespace(pending=None, state=None, name="")
+        self._saves: Checkpointer | None = None
         self._executor: HookExecutor | None = None
 
     def open(self, state: dict[str, Any]) -> None:
         saves = Checkpointer(
             self.place.url, storage_options=self.place.options or None, instrument=self._watching
         )
+        saves.check_sync()  # as the checkpoint hook does before training; the folder is this run's from then on
+        self._saves = saves
         self._executor = HookExecutor([_Saving(saves, self._take)])
         self._executor.__enter__()
         self._context.state = state
@@ -105,6 +108,8 @@ class Ours(Contender):
     def close(self) -> None:
         if self._executor is not None:
             self._executor.__exit__(None, None, None)
+        if self._saves is not None:
+            self._saves.release_sync()
 
     def _take(self, state: Any) -> Snapshot:
         return capture(state)
