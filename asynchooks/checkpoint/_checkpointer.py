@@ -26,7 +26,7 @@ from asynchooks.checkpoint._ownership import Ownership
 from asynchooks.checkpoint._persist import Persist
 from asynchooks.checkpoint._prune import judge_in, remove_judged
 from asynchooks.checkpoint._serialize import Serialized, serialize
-from asynchooks.checkpoint._storage import Stopped, Store, open_store
+from asynchooks.checkpoint._storage import Stopped, Store, WriterChoice, open_store
 from asynchooks.checkpoint._transfer import Transfer
 from asynchooks.errors import CheckpointError
 from asynchooks.instrument import Instrument, Span, SpanKind
@@ -73,6 +73,7 @@ class Checkpointer:
             (`CheckpointInfo.run_id`), so that its retention goes on too. A new id by default.
         instrument: is told of the persist, commit and prune spans.
         deadline_s: longest time without progress of any call to the store, after which it fails.
+        writer: what writes the data, a "thread" or a "process"; None for what was measured to be best for the store.
     """
 
     def __init__(
@@ -83,10 +84,11 @@ class Checkpointer:
         run_id: str | None = None,
         instrument: Instrument | None = None,
         deadline_s: float = _DEADLINE_S,
+        writer: WriterChoice | None = None,
     ) -> None:
         if not deadline_s > 0:
             raise ValueError(f"deadline_s is a number of seconds above 0, not {deadline_s!r}")
-        self._store = open_store(url, storage_options, deadline_s=deadline_s)
+        self._store = open_store(url, storage_options, deadline_s=deadline_s, writer=writer)
         self._run_id = run_id or uuid.uuid4().hex
         self._ownership = Ownership(self._store, self._run_id)
         self._instrument = instrument

@@ -67,8 +67,8 @@ class Scene:
     @property
     def deadline_s(self) -> float:
         """After so long a contender hangs: several times what the slowest takes."""
-        per_mb_s = {"local": 0.06, "tmpfs": 0.06, "s3": 0.1, "slow-s3": 0.3}[self.place]
-        return 120.0 + self.saves * self.size_mb * per_mb_s
+        per_mb_s = {"local": 0.03, "tmpfs": 0.03, "s3": 0.06, "slow-s3": 0.2}[self.place]
+        return 60.0 + self.saves * self.size_mb * per_mb_s
 
     def narrowed(self, peers: Sequence[str] | None, rounds: int | None, saves: int | None) -> Scene:
         """Return the scene with what the command line says instead."""

@@ -7,7 +7,7 @@ one kind only. A call blocks: it belongs on a worker thread, or in a plain scrip
 from __future__ import annotations
 
 from asynchooks.checkpoint._storage._errors import Stopped
-from asynchooks.checkpoint._storage._open import open_folder, open_store
+from asynchooks.checkpoint._storage._open import WriterChoice, open_folder, open_store
 from asynchooks.checkpoint._storage._owner_file import GuardingStore, OwnerFile, owner_file
 from asynchooks.checkpoint._storage._store import Entry, Progress, Store, read_all, scatter, unlimited
 
@@ -18,6 +18,7 @@ __all__ = [
     "Progress",
     "Stopped",
     "Store",
+    "WriterChoice",
     "open_folder",
     "open_store",
     "owner_file",

@@ -122,17 +122,18 @@ class Guard:
         except (AsyncHooksError, Stopped):
             raise
         except Exception as error:  # noqa: BLE001 - third-party file systems raise what they like; the caller gets all of it
-            text = self._clean(_first_line(error))
+            text = self.clean(_first_line(error))
             retries = _RETRIES.search(str(error))
             attempts = int(retries[1]) + 1 if retries else attempts
             kind = _kind(error)
             where = f"{self.url.rstrip('/')}/{name}" if name else self.url
             tried = f"{attempts} attempt{'s' if attempts > 1 else ''}"
             message = f"could not {action} {where}: {text} ({tried}). {_ADVICE[kind]}"
-            leaks = self._clean(str(error)) != str(error)
+            leaks = self.clean(str(error)) != str(error)
             raise kind(message) from (None if leaks else error)
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
+        """The text without secrets."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import fsspec
@@ -15,6 +15,7 @@ from asynchooks.checkpoint._storage._errors import Guard, redact_url
 from asynchooks.checkpoint._storage._fsspec import FsspecStore
 from asynchooks.checkpoint._storage._local import LocalStore
 from asynchooks.checkpoint._storage._object_options import client_options
+from asynchooks.checkpoint._storage._process import ProcessStore, describe
 from asynchooks.errors import ConfigError, UnknownOptionError, UnsafePathError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from asynchooks.checkpoint._storage._store import Store
 
-__all__ = ["open_folder", "open_store"]
+__all__ = ["WriterChoice", "open_folder", "open_store"]
 
 _SCHEMES = {
     "s3": "s3",
@@ -36,25 +37,54 @@ _SCHEMES = {
 }
 _DEADLINE_S = 120.0
 
+WriterChoice: TypeAlias = Literal["thread", "process"]
+"""What writes large files."""
+
 
 def open_store(
     url: str | os.PathLike[str] | Store,
     storage_options: Mapping[str, Any] | None = None,
     *,
     deadline_s: float = _DEADLINE_S,
+    writer: WriterChoice | None = None,
 ) -> Store:
     """The folder at `url`: a path, or any URL that fsspec knows. Opens no connection yet.
 
     `storage_options` are fsspec's for that protocol (for S3: ``key``, ``secret``, ``endpoint_url``, ...);
-    what they leave open comes from the environment. A `Store` is returned as it is.
+    what they leave open comes from the environment. `writer` says what writes large files: a "thread", or a
+    "process" of its own, which costs its start and memory, and leaves the training its GIL; None takes what was
+    measured to be best for the store. A `Store` is returned as it is.
 
     Raises:
-        ConfigError: an option or protocol that does not exist, or a package that is missing.
+        ConfigError: an option or protocol that does not exist, or a package that is missing; or
+            ``writer="process"`` where the options or the file system live in this process alone.
     """
+    if writer not in ("thread", "process", None):
+        raise ConfigError(f'writer is "thread", "process" or None, not {writer!r}')
     if not isinstance(url, (str, os.PathLike)):
         return url
     text = os.fspath(url)
     options = dict(storage_options or {})
+    store = _open_in_thread(text, options, deadline_s)
+    if writer == "thread" or (writer is None and not _holds_the_gil(store)):
+        return store
+    description = describe(store.url if isinstance(store, LocalStore) else text, options)
+    if description is not None:
+        return ProcessStore(store, description, secrets=_secrets(text, options), deadline_s=deadline_s)
+    if writer == "process":
+        raise ConfigError(
+            f"cannot write to {store.url} from another process: its file system or its options exist in this one "
+            'alone. Pass options of plain values (strings, numbers, lists, dicts), or writer="thread".'
+        )
+    return store
+
+
+def _holds_the_gil(store: Store) -> bool:
+    """Whether writing to it slows other threads; measured by ``benchmarks/writer_choice.py``."""
+    return isinstance(store, FsspecStore)
+
+
+def _open_in_thread(text: str, options: dict[str, Any], deadline_s: float) -> Store:
     scheme, separator, _ = text.partition("://")
     if not separator or scheme in ("file", "local"):
         if options.keys() - {"auto_mkdir"}:
