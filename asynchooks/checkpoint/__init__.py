@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from asynchooks.checkpoint._content import Content
     from asynchooks.checkpoint._inspect import FolderContents, OtherFile, inspect_folder
     from asynchooks.checkpoint._manifest import CheckpointInfo
+    from asynchooks.checkpoint._overlap import Overlap, Watch, before_step
     from asynchooks.checkpoint._prune import prune
     from asynchooks.checkpoint._restore import (
         find_latest,
@@ -39,6 +40,9 @@ __all__ = [
     "Checkpointer",
     "Snapshot",
     "capture",
+    "before_step",
+    "Overlap",
+    "Watch",
     "state_nbytes",
     "CheckpointInfo",
     "restore",
@@ -74,6 +78,7 @@ _MODULES = {
     "_content": ("Content",),
     "_inspect": ("FolderContents", "OtherFile", "inspect_folder"),
     "_manifest": ("CheckpointInfo",),
+    "_overlap": ("Overlap", "Watch", "before_step"),
     "_prune": ("prune",),
     "_restore": ("find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"),
     "_retention": ("KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict"),

@@ -1,7 +1,8 @@
 """A consistent copy of a nested state, taken at one instant on the training thread.
 
 Decides what is copied and how: every storage once, into staging memory, views and tied tensors rebuilt over the
-copy, containers rebuilt, and whatever only pickle understands through pickle. Knows no store and no hook.
+copy, containers rebuilt, and whatever only pickle understands through pickle. When the bytes are copied, and by
+whom, is the overlap's and the lanes' matter. Knows no store and no hook.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import io
 import pickle
 from collections import Counter, OrderedDict, defaultdict
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from asynchooks.checkpoint._image import Image, Slot
+from asynchooks.checkpoint._image import Image
+from asynchooks.checkpoint._lanes import Piece
+from asynchooks.checkpoint._overlap import NOBODY, Copy, Overlap, Plan, Watch, shared_copies
 from asynchooks.checkpoint._staging import Staging, shared_staging
+from asynchooks.checkpoint._storages import is_strided, is_wrapper, storage_key, survey, unstrided_nbytes
 from asynchooks.errors import CaptureError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 __all__ = ["Snapshot", "capture", "state_nbytes"]
 
@@ -45,24 +48,45 @@ class _Attribute(str):
 class Snapshot:
     """A state at one instant. Nothing in it is shared with the training; it may be saved any number of times.
 
-    Its memory goes back to the staging memory when neither it nor anything taken from its state is alive.
+    Some of its bytes may still be on their way (see `capture`): `wait` and `state` wait for them. Its memory goes
+    back to the staging memory when neither it nor anything taken from its state is alive.
 
     Attributes:
+        kind: the type of the state.
         nbytes: bytes of tensor and array data in it.
         unsafe: places of what ``torch.load(weights_only=True)`` will refuse, such as ``state['cfg']: Path``.
     """
 
-    __slots__ = ("_state", "image", "nbytes", "unsafe")
+    __slots__ = ("_copies", "_state", "image", "kind", "nbytes", "unsafe")
 
-    def __init__(self, state: Any, nbytes: int, unsafe: tuple[str, ...], image: Image) -> None:
+    def __init__(
+        self,
+        state: Any,
+        nbytes: int,
+        unsafe: tuple[str, ...],
+        image: Image,
+        copies: Sequence[Copy] = (),
+    ) -> None:
         self._state = state
+        self._copies = copies
+        self.kind = type(state)
         self.nbytes = nbytes
         self.unsafe = unsafe
         self.image = image
 
+    def wait(self) -> None:
+        """Block until all bytes are there. Any thread.
+
+        Raises:
+            CaptureError: something changed while it was still being copied; the message says what, and what to do.
+        """
+        for copy in self._copies:
+            copy.wait()
+
     @property
     def state(self) -> Any:
-        """The same nested structure, its tensors on the CPU."""
+        """The same nested structure, its tensors on the CPU; waits, as `wait` does."""
+        self.wait()
         return self._state
 
     def without(self, *keys: str) -> Snapshot:
@@ -71,11 +95,21 @@ class Snapshot:
         unsafe = tuple(
             place for place in self.unsafe if not place.startswith(tuple(f"state[{key!r}]" for key in keys))
         )
-        return Snapshot(state, state_nbytes(state), unsafe, self.image)
+        return Snapshot(state, state_nbytes(state), unsafe, self.image, self._copies)
 
 
-def capture(state: Any, *, staging: Staging | None = None) -> Snapshot:
-    """Copy a nested state. Called on the training thread; blocks for the copy.
+def capture(
+    state: Any,
+    *,
+    overlap: Overlap | Iterable[Overlap] = (),
+    watch: Watch = NOBODY,
+    staging: Staging | None = None,
+) -> Snapshot:
+    """Copy a nested state. Called on the training thread; blocks for the copy, but for what overlaps.
+
+    What `overlap` names is copied while training goes on, until `before_step`, which every torch optimizer calls
+    before it steps. All else is copied when this returns (on CUDA: before what the current stream does next). A
+    second capture before that step takes what the first has copied of it.
 
     Tensors that share storage share it in the copy, so views and tied weights come back tied. Tensors on a
     device are copied to the CPU. Objects that are neither tensors nor plain containers are copied by pickling
@@ -83,14 +117,29 @@ def capture(state: Any, *, staging: Staging | None = None) -> Snapshot:
 
     Args:
         state: tensors, arrays and Python objects in any containers.
+        overlap: what nothing changes but the optimizer's step: optimizers (their parameters and the tensors of
+            their state), modules (their parameters, never their buffers), tensors. By default nothing.
+        watch: is told of waits for the overlapped copy, and when there is nothing to wait for any more.
         staging: where the memory comes from; one pool for the whole process by default.
 
     Raises:
         CaptureError: names the place in the state that cannot be captured, and why; or there is no memory.
+        TypeError: `overlap` holds something else.
     """
-    found = _survey(state)
-    image = Image.of([storage.nbytes() for storage in found.storages.values()], staging or shared_staging())
-    copying = _Copying(dict(zip(found.storages, image.slots, strict=True)))
+    try:
+        return _capture(state, overlap, watch, staging or shared_staging())
+    except BaseException:
+        watch.lift()
+        raise
+
+
+def _capture(state: Any, overlap: Overlap | Iterable[Overlap], watch: Watch, staging: Staging) -> Snapshot:
+    found = survey(state)
+    plan = Plan.of(found.tensors, overlap, shared_copies())
+    fresh = {key: storage for key, storage in found.storages.items() if key not in plan.taken}
+    image = Image.of([storage.nbytes() for storage in fresh.values()], staging)
+    slots = {key: slot.storage for key, slot in zip(fresh, image.slots, strict=True)}
+    copying = _Copying({**slots, **plan.taken}, plan.taken)
     try:
         with torch.no_grad():
             copied = copying.copy(state, None)
@@ -98,70 +147,45 @@ def capture(state: Any, *, staging: Staging | None = None) -> Snapshot:
         raise CaptureError(
             "the state is nested too deeply to be captured (Python's recursion limit)."
         ) from error
-    copying.fill()
-    return Snapshot(copied, copying.nbytes, tuple(copying.unsafe), image)
+    copies = plan.start(copying.pieces, copying.place, partial(staging.pin, image.memory), watch)
+    return Snapshot(copied, copying.nbytes, tuple(copying.unsafe), image, copies)
 
 
-def state_nbytes(state: Any) -> int:
+def state_nbytes(state: Any, *, overlap: Overlap | Iterable[Overlap] = ()) -> int:
     """Bytes that `capture` will copy: every storage and array once. Cheap, copies nothing.
 
-    What hides inside an object that only pickle can take apart is not counted.
+    What an earlier capture has copied of `overlap`, and this one would take, is not counted; nor what hides
+    inside an object that only pickle can take apart.
     """
-    found = _survey(state)
-    return found.other_nbytes + sum(storage.nbytes() for storage in found.storages.values())
-
-
-@dataclass(slots=True)
-class _Found:
-    """What a state holds: its storages by what identifies them, in order, and the bytes of everything else."""
-
-    storages: dict[object, torch.UntypedStorage]
-    other_nbytes: int = 0
-
-
-def _survey(state: Any) -> _Found:
-    found = _Found({})
-    seen: set[object] = set()
-    waiting = [state]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, torch.Tensor):
-            for part in _inner_tensors(value):
-                if part.device.type == "meta":
-                    continue
-                if _is_strided(part):
-                    storage = part.untyped_storage()
-                    found.storages.setdefault(_storage_key(storage), storage)
-                elif id(part) not in seen:
-                    seen.add(id(part))
-                    found.other_nbytes += _unstrided_nbytes(part)
-        elif isinstance(value, (dict, list, tuple, set, frozenset)):
-            if id(value) not in seen:
-                seen.add(id(value))
-                waiting.extend(reversed([*(value.values() if isinstance(value, dict) else value)]))
-        elif isinstance(value, np.ndarray) and id(value) not in seen:
-            seen.add(id(value))
-            found.other_nbytes += value.nbytes
-    return found
+    found = survey(state)
+    taken = Plan.of(found.tensors, overlap, shared_copies()).taken
+    return found.other_nbytes + sum(s.nbytes() for key, s in found.storages.items() if key not in taken)
 
 
 class _Copying:
-    """One walk over a state. What was met is kept alive, so that no address is met twice by chance."""
+    """One walk over a state. What was met is kept alive, so that no address is met twice by chance.
 
-    def __init__(self, slots: Mapping[object, Slot]) -> None:
+    Args:
+        targets: where the copies of storages are, by what identifies the source.
+        taken: which of them are copied already.
+
+    Attributes:
+        pieces: what is to be copied after the walk, which makes everything that holds the bytes.
+    """
+
+    def __init__(self, targets: Mapping[object, torch.UntypedStorage], taken: Collection[object]) -> None:
         self.nbytes = 0
         self.unsafe: list[str] = []
-        self._slots = slots
+        self.pieces: dict[object, Piece] = {}
+        self._targets = targets
+        self._taken = taken
+        self._paths: dict[object, _Path] = {}
         self._copies: dict[int, tuple[Any, Any]] = {}
         self._storages: dict[object, tuple[torch.UntypedStorage, torch.dtype]] = {}
-        self._sources: list[torch.Tensor] = []
-        self._targets: list[torch.Tensor] = []
 
-    def fill(self) -> None:
-        """Copy the bytes, after the walk has made everything that holds them; without the GIL."""
-        if self._targets:
-            with torch.no_grad():
-                torch._foreach_copy_(self._targets, self._sources)
+    def place(self, key: object) -> str:
+        """Where a storage stands in the state, for an error."""
+        return _render(self._paths.get(key))
 
     def copy(self, value: Any, path: _Path) -> Any:
         kind = type(value)
@@ -235,24 +259,24 @@ class _Copying:
         kind = type(value)
         if isinstance(value, torch.nn.Parameter):
             copied = torch.nn.Parameter(copied, requires_grad=value.requires_grad)
-        elif kind is not torch.Tensor and not _is_wrapper(value):
+        elif kind is not torch.Tensor and not is_wrapper(value):
             copied = copied.as_subclass(kind)
         if kind not in _PLAIN_TENSORS:
             self._note_unsafe(kind, path)
-        if value.__dict__ and not _is_wrapper(value):
+        if value.__dict__ and not is_wrapper(value):
             copied.__dict__.update(self.copy(value.__dict__, path))
         if value.requires_grad and not copied.requires_grad:
             copied.requires_grad_(True)
         return copied
 
     def _copy_data(self, value: torch.Tensor, path: _Path) -> torch.Tensor:
-        if type(value) not in _PLAIN_TENSORS and _is_wrapper(value):
+        if type(value) not in _PLAIN_TENSORS and is_wrapper(value):
             names, context = cast("Any", value).__tensor_flatten__()
             inner = {name: self.copy(getattr(value, name), (path, _Attribute(name))) for name in names}
             rebuild = cast("Any", type(value)).__tensor_unflatten__
             return cast("torch.Tensor", rebuild(inner, context, value.size(), value.stride()))
-        if not _is_strided(value):
-            self.nbytes += _unstrided_nbytes(value)
+        if not is_strided(value):
+            self.nbytes += unstrided_nbytes(value)
             return value.detach().clone().cpu()
         source = value.untyped_storage()
         storage, is_new = self._copy_storage(source, value.dtype, path)
@@ -262,24 +286,24 @@ class _Copying:
             storage, value.storage_offset(), value.size(), value.stride()
         )
         is_all = value.nbytes == storage.nbytes() and value.is_contiguous()
-        if is_new and is_all and not value.is_conj() and not value.is_neg():
-            self._will_copy(copied, value)
+        if is_new and is_all and type(value) in _PLAIN_TENSORS and not value.is_conj() and not value.is_neg():
+            # detached: `.data = other` on the tensor itself must not turn a later copy to other memory
+            self._will_copy(source, copied, value.detach())
         elif is_new:
-            self._will_copy(_bytes_of(storage), _bytes_of(source))
+            self._will_copy(source, _bytes_of(storage), _bytes_of(source))
         if value.is_conj():
             copied = copied.conj()
         return torch._neg_view(copied) if value.is_neg() else copied  # noqa: SLF001 - torch has no public way
 
-    def _will_copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+    def _will_copy(self, storage: torch.UntypedStorage, target: torch.Tensor, source: torch.Tensor) -> None:
         if target.nbytes:
-            self._targets.append(target)
-            self._sources.append(source)
+            self.pieces[storage_key(storage)] = Piece(target, source)
 
     def _copy_storage(
         self, storage: torch.UntypedStorage, dtype: torch.dtype, path: _Path
     ) -> tuple[torch.UntypedStorage, bool]:
         """The copy of a storage, and whether its bytes are still to be copied."""
-        key = _storage_key(storage)
+        key = storage_key(storage)
         known = self._storages.get(key)
         if known is not None:
             if known[1] != dtype:
@@ -288,11 +312,13 @@ class _Copying:
                     f"memory that the state also holds as {known[1]}; torch.save takes one dtype: clone it",
                 )
             return known[0], False
-        slot = self._slots.get(key)
-        copied = torch.UntypedStorage(storage.nbytes()) if slot is None else slot.storage  # type: ignore[no-untyped-call]
+        copied = self._targets.get(key)
+        if copied is None:
+            copied = torch.UntypedStorage(storage.nbytes())  # type: ignore[no-untyped-call]
         self.nbytes += storage.nbytes()
         self._storages[key] = (copied, dtype)
-        return copied, True
+        self._paths[key] = path
+        return copied, key not in self._taken
 
     def _copy_storage_object(self, value: torch.UntypedStorage | torch.TypedStorage, path: _Path) -> Any:
         source, dtype = (
@@ -302,7 +328,7 @@ class _Copying:
         )
         copied, is_new = self._copy_storage(source, dtype, path)
         if is_new:
-            self._will_copy(_bytes_of(copied), _bytes_of(source))
+            self._will_copy(source, _bytes_of(copied), _bytes_of(source))
         if isinstance(value, torch.UntypedStorage):
             return copied
         return torch.TypedStorage(wrap_storage=copied, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
@@ -339,34 +365,8 @@ class _Copying:
             self.unsafe.append(f"{_render(path)}: {kind.__qualname__}")
 
 
-def _inner_tensors(value: torch.Tensor) -> list[torch.Tensor]:
-    if not _is_wrapper(value):
-        return [value]
-    names, _ = cast("Any", value).__tensor_flatten__()
-    return [part for name in names for part in _inner_tensors(getattr(value, name))]
-
-
-def _unstrided_nbytes(value: torch.Tensor) -> int:
-    if value.layout is torch.sparse_coo:
-        return value._indices().nbytes + value._values().nbytes  # noqa: SLF001 - the public ones refuse uncoalesced tensors
-    return value.numel() * value.element_size()
-
-
 def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-
-
-def _is_wrapper(value: torch.Tensor) -> bool:
-    return bool(is_traceable_wrapper_subclass(value))
-
-
-def _is_strided(value: torch.Tensor) -> bool:
-    return value.layout is torch.strided and not value.is_quantized and not value.is_nested
-
-
-def _storage_key(storage: torch.UntypedStorage) -> object:
-    address = storage.data_ptr()
-    return (storage.device, address, storage.nbytes()) if address else storage._cdata  # noqa: SLF001 - as torch.save does
 
 
 def _refuse(path: _Path, what: str, cause: BaseException | None = None) -> NoReturn:

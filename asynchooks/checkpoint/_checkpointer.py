@@ -217,6 +217,7 @@ class Checkpointer:
 
     def _prepare(self, request: _Request) -> tuple[Manifest, Serialized]:
         """The file's bytes where they lie, and what is known of them without reading them."""
+        request.snapshot.wait()  # an overlapped copy may still be under way
         save_id = uuid.uuid4().hex
         serialized = serialize(request.snapshot, save_id)
         self._created_ns = max(time.time_ns(), self._created_ns + 1)
@@ -330,8 +331,8 @@ def _checked(
     keep: RetentionPolicy | None,
     group: str | None,
 ) -> _Request:
-    if not isinstance(snapshot.state, dict):
-        raise TypeError(f"a checkpoint's state is a dict, not a {type(snapshot.state).__name__}")
+    if not issubclass(snapshot.kind, dict):
+        raise TypeError(f"a checkpoint's state is a dict, not a {snapshot.kind.__name__}")
     if pointer is not None and pointer not in POINTERS:
         raise ValueError(f"pointer is one of {[*POINTERS]} or None, not {pointer!r}")
     if keep is not None and not hasattr(keep, "keeps"):

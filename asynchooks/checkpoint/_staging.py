@@ -27,6 +27,8 @@ from asynchooks.errors import CaptureError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from asynchooks.checkpoint._pinned import Pinned
+
 __all__ = ["Place", "Staging", "shared_staging"]
 
 _ROUND_BYTES = 2 * 2**20
@@ -43,6 +45,7 @@ class _Slab:
     mapping: mmap.mmap
     nbytes: int
     used_at: int = 0
+    pinned: Pinned | None = None
     memory: npt.NDArray[np.uint8] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,6 +56,8 @@ class _Slab:
         return int(self.memory.ctypes.data)
 
     def __del__(self) -> None:
+        if self.pinned is not None:
+            self.pinned.release()
         if self.descriptor >= 0:
             os.close(self.descriptor)
 
@@ -125,6 +130,21 @@ class Staging:
                 if slab.descriptor >= 0 and start <= address < start + slab.nbytes:
                     return Place(slab.descriptor, address - start)
         return None
+
+    def pin(self, memory: npt.NDArray[np.uint8]) -> bool:
+        """Register leased memory with CUDA, so that a device copies into it by itself; whether that is so now.
+
+        It stays registered for as long as its slab is kept.
+        """
+        with self._lock:
+            slab = self._leased.get(int(memory.ctypes.data))
+            if slab is None:
+                return False
+            if slab.pinned is None:
+                from asynchooks.checkpoint._pinned import Pinned  # torch: only who captures from CUDA has it
+
+                slab.pinned = Pinned.of(slab.address, slab.nbytes)
+            return slab.pinned.is_registered
 
     @property
     def free_bytes(self) -> int:

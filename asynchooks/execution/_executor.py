@@ -36,9 +36,10 @@ from asynchooks.execution._statistics import Statistics
 from asynchooks.execution._view import freeze_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
+    from asynchooks.execution._change import ChangeBarrier
     from asynchooks.execution._priority import PriorityLike
     from asynchooks.instrument import Instrument
 
@@ -197,6 +198,8 @@ class HookExecutor:
         if flight.attention:
             self._firings.attend(point)
         methods = plan.inline
+        if methods and (flight.foreground.captures or flight.foreground.barriers.standing):
+            methods = None  # a copy is under way or may be soon: each hook is asked whether it has to wait
         if methods is None or others or batch_idx is _ABSENT or data_batch is _ABSENT:
             self._firings.run(
                 plan, context, _packed(others, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
@@ -272,6 +275,19 @@ class HookExecutor:
         capturing = self._flight.foreground.capturing
         self._flight.make_room(capturing.step, nbytes, held=capturing.reserved)
         capturing.reserved += nbytes
+
+    def before_next_change(self, callback: Callable[[], None]) -> ChangeBarrier:
+        """Have `callback` called once, before the next foreground part of a hook with ``changes_state``.
+
+        Called in a capture that leaves a copy under way, for which ``callback`` waits. Changes outside of hooks,
+        such as the optimizer's step, are the loop's.
+
+        Raises:
+            ExecutorError: no capture runs.
+        """
+        if self._owner != get_ident():
+            self._refuse("before_next_change()", "a background part has no training state to copy")
+        return self._flight.foreground.before_next_change(callback)
 
     # ---- waiting and closing ----
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynchooks.errors import BackgroundHookError, ExecutorError, HookDefinitionError
 from asynchooks.execution._backpressure import InvocationSkipped
+from asynchooks.execution._change import ChangeBarrier, ChangeBarriers
 from asynchooks.execution._view import view_of
 
 if TYPE_CHECKING:
@@ -40,29 +41,41 @@ class Captured:
 
 
 class Foreground:
-    """Calls blocking methods and captures; knows which capture runs now. Training thread only."""
+    """Calls blocking methods and captures. Training thread only.
+
+    Attributes:
+        captures: the captures that run now, the innermost last.
+        barriers: what has to be waited for before a hook that may change training state is called.
+    """
 
     def __init__(self, release: Callable[[int], None], ledger: Ledger) -> None:
+        self.captures: list[Capturing] = []
+        self.barriers = ChangeBarriers(ledger)
         self._release = release
         self._ledger = ledger
-        self._captures: list[Capturing] = []
 
     @property
     def is_capturing(self) -> bool:
         """Whether a capture runs now."""
-        return bool(self._captures)
+        return bool(self.captures)
 
     @property
     def capturing(self) -> Capturing:
         """The capture that runs now."""
-        if not self._captures:
+        if not self.captures:
             raise ExecutorError(
-                "reserve() was called outside of a capture; call it in a @background method, before it copies."
+                "this was called outside of a capture; call it in a @background method, before it copies."
             )
-        return self._captures[-1]
+        return self.captures[-1]
+
+    def before_next_change(self, callback: Callable[[], None]) -> ChangeBarrier:
+        """Put up a barrier for the capture that runs now."""
+        return self.barriers.add(callback, self.capturing.step)
 
     def call(self, step: Step, context: object, arguments: Mapping[str, Any]) -> None:
         """Call a blocking method."""
+        if self.barriers.standing and step.changes_state:
+            self.barriers.wait_passed()
         self._ledger.tally(step).invocations += 1
         try:
             result = step.method(context, **arguments)
@@ -77,10 +90,12 @@ class Foreground:
 
         Bytes reserved by a capture that returns no part, or raises, are released.
         """
+        if self.barriers.standing and step.changes_state:
+            self.barriers.wait_passed()
         self._ledger.tally(step).invocations += 1
         mark = self._ledger.mark()
         capturing = Capturing(step)
-        self._captures.append(capturing)
+        self.captures.append(capturing)
         captured: Captured | None = None
         try:
             part = _checked_part(step, step.method(context, **arguments))
@@ -92,7 +107,7 @@ class Foreground:
             add_origin(error, step)
             raise
         finally:
-            self._captures.pop()
+            self.captures.pop()
             if captured is None and capturing.reserved:
                 self._release(capturing.reserved)
             self._ledger.captured(step, mark, None if captured is None else capturing.reserved)

@@ -69,6 +69,9 @@ class Hook:
         effects: external resources that the hook reads and writes; None means unknown.
         fires: hook points that its background parts fire (such as ``after_save_checkpoint``); the hook then
             counts as touching what the listeners of these points touch.
+        changes_state: whether its foreground parts may change what a checkpoint holds: weights, buffers, the
+            optimizer's state. While a capture is still being copied (see `HookExecutor.before_next_change`),
+            such a part waits for the copy. False is a promise: nothing checks all of it.
         on_error: "raise" a background failure on the training thread, or "warn" (log once per kind, count).
         when_busy: what happens when there is no room for one more background part: "wait", "skip" the new
             one, or "coalesce" (the new one replaces one that has not started).
@@ -78,6 +81,7 @@ class Hook:
     priority: PriorityLike = "NORMAL"
     effects: Effects | None = None
     fires: tuple[str, ...] = ()
+    changes_state: bool = True
     on_error: OnError = "raise"
     when_busy: WhenBusy = "wait"
     max_in_flight: int | None = None

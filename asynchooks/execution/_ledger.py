@@ -78,6 +78,8 @@ class Ledger:
             self.drain_ns += elapsed_ns
         elif kind == "backpressure":
             self.tally(step).backpressure_ns += elapsed_ns
+        elif kind == "stage":
+            self.tally(step).stage_ns += elapsed_ns
         elif self._inline:
             self.tally(step).inline_ns += elapsed_ns
         else:

@@ -35,6 +35,7 @@ class Step:
         method: what to call with the context and the firing's arguments.
         shape: how it runs; a blocking method of a hook in background mode has the shape "worker".
         effects: the hook's effects and those of the listeners of the points that it fires.
+        changes_state: whether its foreground part may change training state.
         may_wait: whether an in-flight background part could ever have to finish before it (blocking only).
         may_fire: the points that its background part may fire, and their listeners, and so on.
         heard_by: the hooks, by their numbers, that listen to the points that its background part may fire.
@@ -46,6 +47,7 @@ class Step:
     method: Callable[..., Any]
     shape: Shape
     effects: Effects | None
+    changes_state: bool
     may_wait: bool
     may_fire: frozenset[str]
     heard_by: frozenset[int]
@@ -138,6 +140,7 @@ class _Listeners:
             method=method,
             shape=shape,
             effects=effects,
+            changes_state=registration.changes_state and shape in ("blocking", "capture"),
             may_wait=shape == "blocking" and self._may_wait(registration, point, effects),
             may_fire=frozenset(point for r in (registration, *reached) for point in r.fires),
             heard_by=frozenset() if shape == "blocking" else frozenset(r.number for r in reached),

@@ -38,6 +38,7 @@ class Registration:
         priority: 0 (first) to 100.
         effects: what the hook says it touches; None is unknown.
         fires: points that its background parts fire.
+        changes_state: its foreground parts may change training state.
         on_error: what a background failure does.
         when_busy: what happens when there is no room.
         max_in_flight: the hook's own limit of background parts, or None.
@@ -52,6 +53,7 @@ class Registration:
     priority: int
     effects: Effects | None
     fires: tuple[str, ...]
+    changes_state: bool
     on_error: OnError
     when_busy: WhenBusy
     max_in_flight: int | None
@@ -92,6 +94,12 @@ def registration_of(
     fires = getattr(hook, "fires", ())
     if isinstance(fires, str):
         raise HookDefinitionError(f"{name}.fires is a string; give a tuple of points: ({fires!r},).")
+    changes_state = getattr(hook, "changes_state", True)
+    if not isinstance(changes_state, bool):
+        raise HookDefinitionError(
+            f"{name}.changes_state is {changes_state!r}; give False for a hook that changes no tensor of the "
+            f"training state, or True."
+        )
     own_limit = getattr(hook, "max_in_flight", None)
     if own_limit is not None and (
         isinstance(own_limit, bool) or not isinstance(own_limit, int) or own_limit < 1
@@ -106,6 +114,7 @@ def registration_of(
         priority=get_priority(priority),
         effects=effects,
         fires=tuple(check_point_name(point) for point in fires),
+        changes_state=changes_state,
         on_error=check_choice(f"{name}.on_error", getattr(hook, "on_error", "raise"), get_args(OnError)),
         when_busy=check_choice(f"{name}.when_busy", getattr(hook, "when_busy", "wait"), get_args(WhenBusy)),
         max_in_flight=own_limit,

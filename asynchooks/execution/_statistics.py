@@ -19,6 +19,7 @@ class HookStatistics:
         exposed_s: seconds on the training thread: capture, barrier, backpressure (in sync mode also the
             background parts, which run inline there).
         capture_s: the capture's share of it.
+        stage_s: the share spent waiting for a copy that a capture had left under way.
         barrier_s: the share spent waiting for earlier work.
         backpressure_s: the share spent waiting for room.
         hidden_s: seconds of background parts, from their start to their end.
@@ -38,6 +39,7 @@ class HookStatistics:
     parts: int
     exposed_s: float
     capture_s: float
+    stage_s: float
     barrier_s: float
     backpressure_s: float
     hidden_s: float
@@ -89,6 +91,7 @@ class Tally:
     invocations: int = 0
     parts: int = 0
     capture_ns: int = 0
+    stage_ns: int = 0
     barrier_ns: int = 0
     backpressure_ns: int = 0
     inline_ns: int = 0
@@ -122,8 +125,12 @@ class Tally:
             point=self.point,
             invocations=self.invocations + firings,
             parts=self.parts,
-            exposed_s=(self.capture_ns + self.barrier_ns + self.backpressure_ns + self.inline_ns) / 1e9,
+            exposed_s=(
+                self.capture_ns + self.stage_ns + self.barrier_ns + self.backpressure_ns + self.inline_ns
+            )
+            / 1e9,
             capture_s=self.capture_ns / 1e9,
+            stage_s=self.stage_ns / 1e9,
             barrier_s=self.barrier_ns / 1e9,
             backpressure_s=self.backpressure_ns / 1e9,
             hidden_s=self.hidden_ns / 1e9,

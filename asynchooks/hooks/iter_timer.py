@@ -21,6 +21,7 @@ class IterTimerHook(Hook):
 
     priority = "NORMAL"
     effects = Effects()
+    changes_state = False
 
     def __init__(self) -> None:
         self._mark: float | None = None

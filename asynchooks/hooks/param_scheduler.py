@@ -25,6 +25,7 @@ class ParamSchedulerHook(Hook):
 
     priority = "LOW"
     effects = Effects()
+    changes_state = False  # parameter groups alone, which no capture copies later
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None

@@ -42,6 +42,7 @@ class ProgressHook(Hook):
 
     priority = "LOWEST"
     effects = Effects(writes={"terminal.progress"})
+    changes_state = False
     on_error: OnError = "warn"
     when_busy: WhenBusy = "skip"
     max_in_flight = 1

@@ -26,6 +26,7 @@ class RuntimeInfoHook(Hook):
 
     priority = "VERY_HIGH"
     effects = Effects()
+    changes_state = False
 
     def __init__(self) -> None:
         self._outer_stage: str | None = None

@@ -19,6 +19,7 @@ class DistSamplerSeedHook(Hook):
 
     priority = "NORMAL"
     effects = Effects()
+    changes_state = False
 
     def before_train_epoch(self, runner: Any) -> None:
         """Set the epoch. Called on the training thread, before the loader's iterator is made."""

@@ -134,8 +134,12 @@ class RunContext(ABC):
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
         meta: Mapping[str, Any] | None = None,
+        overlap: bool = True,
     ) -> checkpoints.Snapshot:
         """Take a consistent copy of the training state. Training thread; waits for room where there is none.
+
+        In a capture of an executor in mode "async", what belongs to the optimizer (its state, and the parameters
+        that it steps) is copied while training goes on, until the next step or the next hook that may change it.
 
         Fires ``before_save_checkpoint`` with the content, so that hooks may change it, before anything is
         copied; outside of an open executor there is nobody to fire it for.
@@ -144,6 +148,7 @@ class RunContext(ABC):
             save_optimizer: whether the optimizer's state is in it.
             save_param_scheduler: whether the schedulers' states are.
             meta: further entries of ``meta``; they win over the run's own.
+            overlap: False copies everything before this returns.
         """
         content = self._content(
             save_optimizer=save_optimizer, save_param_scheduler=save_param_scheduler, meta=meta or {}
@@ -153,8 +158,16 @@ class RunContext(ABC):
         if executor is not None and is_open:
             executor.fire("before_save_checkpoint", self, checkpoint=content)
             if executor.is_capturing:
-                executor.reserve(checkpoints.state_nbytes(content))
+                later = self._changed_by_steps_alone() if overlap and executor.mode == "async" else ()
+                executor.reserve(checkpoints.state_nbytes(content, overlap=later))
+                if later:
+                    watch = executor.before_next_change(checkpoints.before_step)
+                    return checkpoints.capture(content, overlap=later, watch=watch)
         return checkpoints.capture(content)
+
+    def _changed_by_steps_alone(self) -> tuple[torch.optim.Optimizer, ...]:
+        """What a capture may copy later. Parameters without an optimizer may change in forward: an EMA's, say."""
+        return (self.optimizer,) if isinstance(self.optimizer, torch.optim.Optimizer) else ()
 
     def _content(
         self, *, save_optimizer: bool, save_param_scheduler: bool, meta: Mapping[str, Any]
@@ -223,6 +236,7 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Any], url: str, *, s
         ForeignCheckpointError: they do not fit: other shapes, other names (``strict``), or nothing in common.
     """
     target = unwrapped(model)
+    checkpoints.before_step()
     try:
         missing, unexpected = target.load_state_dict(state_dict, strict=strict)
     except RuntimeError as error:

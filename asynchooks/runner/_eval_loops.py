@@ -9,7 +9,7 @@ import torch
 from asynchooks.registry import LOOPS
 from asynchooks.runner._data import dataset_of, length_of
 from asynchooks.runner._evaluation import Evaluation
-from asynchooks.runner._steps import device_of, eval_step, to_device
+from asynchooks.runner._steps import device_of, eval_step, switch_mode, to_device
 
 __all__ = ["EvalLoop", "TestLoop", "ValLoop"]
 
@@ -36,7 +36,7 @@ class EvalLoop:
         runner.call_hook(f"before_{mode}")
         runner.call_hook(f"before_{mode}_epoch")
         model = runner.model
-        model.eval()
+        switch_mode(model, "eval")
         device = device_of(model)
         is_plain = getattr(model, f"{mode}_step", None) is None
         dataset = dataset_of(self.dataloader)

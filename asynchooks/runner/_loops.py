@@ -14,7 +14,7 @@ from asynchooks.errors import ConfigError
 from asynchooks.registry import LOOPS
 from asynchooks.runner._data import BatchFeed, length_of
 from asynchooks.runner._random import restore_rng, rng_state
-from asynchooks.runner._steps import device_of, to_device, train_step
+from asynchooks.runner._steps import device_of, switch_mode, to_device, train_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -185,7 +185,7 @@ class TrainLoop(ABC):
             restore_rng(self._rng_outside)
             self._rng_outside = None
         self.validation_pending = False
-        self.runner.model.train()
+        switch_mode(self.runner.model, "train")
 
 
 @LOOPS.register_module()
@@ -238,7 +238,7 @@ class EpochBasedTrainLoop(TrainLoop):
 
     def _run_epoch(self) -> None:
         self.runner.call_hook("before_train_epoch")
-        self.runner.model.train()
+        switch_mode(self.runner.model, "train")
         self._start_pass()
         for batch in self._feed:
             self._run_iter(self._feed.drawn - 1, batch)
@@ -293,7 +293,7 @@ class IterBasedTrainLoop(TrainLoop):
 
     def _train(self) -> None:
         self.runner.call_hook("before_train_epoch")
-        self.runner.model.train()
+        switch_mode(self.runner.model, "train")
         self._start_pass()
         while self._iter < self._max_iters and not self.stop_training:
             self._run_iter(self._iter, self._feed.next_of_any_pass())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from asynchooks.checkpoint import before_step
 from asynchooks.errors import ConfigError
 
-__all__ = ["device_of", "eval_step", "losses_of", "to_device", "train_step"]
+__all__ = ["device_of", "eval_step", "losses_of", "switch_mode", "to_device", "train_step"]
 
 
 def train_step(model: nn.Module, batch: Any, optim_wrapper: Any) -> Any:
@@ -32,6 +33,18 @@ def train_step(model: nn.Module, batch: Any, optim_wrapper: Any) -> Any:
         )
     optim_wrapper.update_params(total)
     return {"loss": total.detach(), **_scalars(outputs)}
+
+
+def switch_mode(model: nn.Module, mode: Literal["train", "eval"]) -> None:
+    """Put a model into a mode. One that does something of its own then (merge weights, say) waits for copies."""
+    if any(
+        type(m).train is not nn.Module.train or type(m).eval is not nn.Module.eval for m in model.modules()
+    ):
+        before_step()
+    if mode == "train":
+        model.train()
+    else:
+        model.eval()
 
 
 def eval_step(model: nn.Module, batch: Any, mode: str) -> Any:

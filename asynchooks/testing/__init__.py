@@ -12,6 +12,7 @@ from asynchooks.testing._s3 import S3Server, s3_server
 from asynchooks.testing._throttle import ThrottledLink, TokenBucket
 
 if TYPE_CHECKING:
+    from asynchooks.testing._copies import late_copies
     from asynchooks.testing._storage import Call, Fault, FaultyStore, SlowStore
     from asynchooks.testing._suite import CheckpointSuite, StoreSuite
 
@@ -27,6 +28,7 @@ __all__ = [
     "StoreSuite",
     "ThrottledLink",
     "TokenBucket",
+    "late_copies",
     "s3_server",
 ]
 
@@ -37,6 +39,7 @@ _LAZY = {
     "FaultyStore": "asynchooks.testing._storage",
     "SlowStore": "asynchooks.testing._storage",
     "StoreSuite": "asynchooks.testing._suite",
+    "late_copies": "asynchooks.testing._copies",
 }
 
 

@@ -59,6 +59,8 @@ class CheckpointHook(Hook):
         published_keys: keys of the checkpoint that are written, after training, to ``{name}-{sha8}.pth``.
         save_begin: the first epoch or iteration at which the interval may save.
         save_best_full: whether best checkpoints hold optimizer and schedulers too, so that a run can resume from one.
+        overlap: whether what only the optimizer's step changes is copied while training goes on, until that step.
+            False copies all at once: for a model whose forward writes its parameters past autograd (``.data``).
         when_busy: what a save does when there is no room for it: "wait", "skip" or "coalesce".
         on_error: what a failed save does: "raise" in the training thread, or "warn".
 
@@ -69,6 +71,7 @@ class CheckpointHook(Hook):
 
     priority = "VERY_LOW"
     effects = Effects(writes={"checkpoints"})
+    changes_state = False
     fires = ("after_save_checkpoint",)
 
     def __init__(
@@ -91,6 +94,7 @@ class CheckpointHook(Hook):
         save_begin: int = 0,
         *,
         save_best_full: bool = False,
+        overlap: bool = True,
         when_busy: WhenBusy = "wait",
         on_error: OnError = "raise",
         **unknown: Any,
@@ -107,6 +111,7 @@ class CheckpointHook(Hook):
         self.save_param_scheduler = save_param_scheduler
         self.save_last = save_last
         self.save_best_full = save_best_full
+        self.overlap = overlap
         self.out_dir = None if out_dir is None else os.fspath(out_dir)
         self.backend_args = _options.check_options(backend_args, file_client_args)
         self.filename_tmpl = _options.check_template(filename_tmpl, by_epoch=by_epoch)
@@ -245,7 +250,10 @@ class CheckpointHook(Hook):
             if not is_first_rank():
                 return None
             snapshot = runner.capture(
-                save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler, meta=meta
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                overlap=self.overlap,
             )
         return claim.kept_by(
             folder.committing(runner, [Save(name, snapshot, meta, keep=self.max_keep_ckpts)])
@@ -272,6 +280,7 @@ class CheckpointHook(Hook):
                 save_optimizer=is_full and self.save_optimizer,
                 save_param_scheduler=is_full and self.save_param_scheduler,
                 meta=meta,
+                overlap=self.overlap,
             )
         weights = snapshot if self.save_best_full else snapshot.without("optimizer", "param_schedulers")
         numbers = plain_numbers(metrics)

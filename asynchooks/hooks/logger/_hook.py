@@ -54,6 +54,7 @@ class LoggerHook(Hook):
     """
 
     priority = "BELOW_NORMAL"
+    changes_state = False
 
     def __init__(
         self,

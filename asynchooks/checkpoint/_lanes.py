@@ -1,0 +1,177 @@
+"""Who copies a capture's bytes, and when the sources may change again.
+
+One idea with two implementations: a lane takes pieces (memory to fill, memory to read), and has an order point,
+after which the sources may change, and an end, after which the bytes are there. On the CPU a thread copies, so
+both are the thread's end. On CUDA a side stream copies: the order point is a wait of the caller's stream, which
+costs the caller nothing, and the end is an event. Knows no state, no snapshot and no step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import torch
+
+from asynchooks.errors import CaptureError
+
+__all__ = ["Copier", "Lane", "Piece", "StreamLane", "ThreadLane", "copy_at_once", "copy_pieces"]
+
+_BATCH_BYTES = 16 * 2**20
+_LARGE_BYTES = 2**18
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes to copy, as two dense tensors of one shape and dtype. Holding it keeps both memories."""
+
+    target: torch.Tensor
+    source: torch.Tensor
+
+
+Copier: TypeAlias = Callable[[Sequence[Piece], threading.Event], None]
+"""Copies pieces, on the copying thread; the event is set once a step waits for it."""
+
+
+class Lane(Protocol):
+    """A copy that goes on by itself."""
+
+    def order(self) -> None:
+        """Return when what the caller does next to the sources comes after the copy. Any thread."""
+
+    def wait(self) -> None:
+        """Block until the bytes are there. Any thread.
+
+        Raises:
+            CaptureError: they never will be.
+        """
+
+
+class ThreadLane:
+    """Copies in a thread of its own, which ends with the copy.
+
+    Args:
+        pieces: on the CPU.
+        copier: how; `copy_pieces`, unless a test wants it late.
+        at_end: called on the copying thread, when all is copied.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], copier: Copier, at_end: Callable[[], None]) -> None:
+        self._pieces: Sequence[Piece] = pieces
+        self._copier = copier
+        self._hurry = threading.Event()
+        self._ended = threading.Event()
+        self._error: BaseException | None = None
+        self._process = os.getpid()
+        # Not a daemon: the interpreter waits for a copy, which is short, before it tears torch down. A thread for
+        # each copy (60 us) needs no owner that stops it.
+        threading.Thread(target=self._run, args=(at_end,), name="asynchooks copy").start()
+
+    def order(self) -> None:
+        """Wait for the thread. What failed is told by `wait`."""
+        if os.getpid() == self._process:
+            self._hurry.set()
+            self._ended.wait()
+
+    def wait(self) -> None:
+        """Wait for the thread."""
+        if os.getpid() != self._process and not self._ended.is_set():
+            raise CaptureError(
+                "this snapshot belongs to the parent of this forked process; capture again here."
+            )
+        self._ended.wait()
+        if self._error is not None:
+            raise CaptureError(f"copying the state failed: {self._error}") from self._error
+
+    def _run(self, at_end: Callable[[], None]) -> None:
+        try:
+            self._copier(self._pieces, self._hurry)
+            at_end()
+        except BaseException as error:  # noqa: BLE001 - `wait` tells it
+            self._error = error
+        finally:
+            self._pieces = ()
+            self._ended.set()
+
+
+class StreamLane:
+    """Copies from one CUDA device on a side stream, into memory that is registered with CUDA.
+
+    Args:
+        device: of all sources.
+        at_once: pieces that what the caller enqueues next already has to find copied: its stream waits.
+        later: pieces that `order` is called for.
+    """
+
+    def __init__(self, device: torch.device, at_once: Sequence[Piece], later: Sequence[Piece]) -> None:
+        self._device = device
+        caller = torch.cuda.current_stream(device)
+        side = _side_streams.get(device)
+        if side is None:
+            side = _side_streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        side.wait_stream(caller)
+        with torch.cuda.stream(side):
+            self._enqueue(at_once, side)
+            if at_once:
+                caller.wait_event(side.record_event())
+            self._enqueue(later, side)
+            # a wait for it sleeps instead of spinning
+            self._event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._event.record(side)
+        _let_go()
+        _under_way.append((self._event, [piece.target for piece in (*at_once, *later)]))
+
+    def order(self) -> None:
+        """Let the caller's stream wait on the device; its thread goes on."""
+        torch.cuda.current_stream(self._device).wait_event(self._event)
+
+    def wait(self) -> None:
+        """Wait for the device."""
+        self._event.synchronize()
+        _let_go()
+
+    @staticmethod
+    def _enqueue(pieces: Sequence[Piece], side: torch.cuda.Stream) -> None:
+        for piece in pieces:
+            piece.target.copy_(piece.source, non_blocking=True)
+            piece.source.record_stream(side)  # freed memory is not given away before the copy has read it
+
+
+_side_streams: dict[torch.device, torch.cuda.Stream] = {}
+_under_way: list[
+    tuple[torch.cuda.Event, list[torch.Tensor]]
+] = []  # a device writes there, whoever still wants it
+
+
+def _let_go() -> None:
+    """Give memory back into which no device writes any more."""
+    _under_way[:] = [item for item in _under_way if not item[0].query()]  # type: ignore[no-untyped-call]
+
+
+def copy_at_once(pieces: Sequence[Piece]) -> None:
+    """Copy pieces from any device, with all of torch's threads; the caller waits, without the GIL."""
+    if pieces:
+        with torch.no_grad():
+            torch._foreach_copy_([piece.target for piece in pieces], [piece.source for piece in pieces])
+
+
+def copy_pieces(pieces: Sequence[Piece], hurry: threading.Event) -> None:
+    """Copy pieces on the CPU, in this thread, without the GIL; with all of torch's threads once `hurry` is set.
+
+    Large ones by memmove and small ones by one call for many: torch would spread each large one over its own
+    threads, and while nobody waits, those are the training's.
+    """
+    small = [piece for piece in pieces if piece.target.nbytes < _LARGE_BYTES]
+    large = [piece for piece in pieces if piece.target.nbytes >= _LARGE_BYTES]
+    copy_at_once(small)
+    for number, piece in enumerate(large):
+        to, start, nbytes = piece.target.data_ptr(), piece.source.data_ptr(), piece.target.nbytes
+        for offset in range(0, nbytes, _BATCH_BYTES):
+            if hurry.is_set():
+                copy_at_once(large[number:])
+                return
+            ctypes.memmove(to + offset, start + offset, min(_BATCH_BYTES, nbytes - offset))
