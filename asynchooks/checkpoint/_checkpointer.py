@@ -220,6 +220,11 @@ class Checkpointer:
         request.snapshot.wait()  # an overlapped copy may still be under way
         save_id = uuid.uuid4().hex
         serialized = serialize(request.snapshot, save_id)
+        if (
+            not self._created_ns
+        ):  # what is saved now is newer than all that is there, whatever the clocks said then
+            found = committed(self._store, known=self._known)
+            self._created_ns = max((manifest.created_ns for manifest in found), default=0)
         self._created_ns = max(time.time_ns(), self._created_ns + 1)
         draft = Manifest(
             name=request.name,

@@ -6,6 +6,7 @@ What needs torch is loaded when it is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from asynchooks.testing._faulty_link import FaultyLink, LinkFault, LinkRequest
 from asynchooks.testing._gate import Gate
 from asynchooks.testing._recording import RecordingInstrument
 from asynchooks.testing._s3 import S3Server, s3_server
@@ -20,8 +21,11 @@ __all__ = [
     "Call",
     "CheckpointSuite",
     "Fault",
+    "FaultyLink",
     "FaultyStore",
     "Gate",
+    "LinkFault",
+    "LinkRequest",
     "RecordingInstrument",
     "S3Server",
     "SlowStore",

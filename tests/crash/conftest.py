@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 
+from .fault_table import FaultTable
+from .faults import FAULTS
 from .program import Program, running
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Longer versions of the same tests, for a night."""
+    parser.addoption(
+        "--write-fault-table", action="store_true", help="write what tests/crash/test_faults.py observes"
+    )
     parser.addoption(
         "--soak",
         type=float,
@@ -30,16 +35,28 @@ def soak(request: pytest.FixtureRequest) -> float:
     return float(request.config.getoption("--soak"))
 
 
+@pytest.fixture(scope="session")
+def fault_table(request: pytest.FixtureRequest) -> Iterator[FaultTable]:
+    """The contract's table; when it is to be written, what is observed replaces what stands there."""
+    table = FaultTable()
+    is_written = request.config.getoption("--write-fault-table")
+    if is_written:
+        table.rows.clear()
+    yield table
+    if is_written:
+        table.write(list(FAULTS))
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a training ended, what it had said, and how long it lasted after the last signal."""
 
     status: int
-    said: list[tuple[str, int]]
+    said: list[tuple[str, Any]]
     lasted_s: float
 
-    def all_of(self, word: str) -> list[int]:
-        """The numbers that it said with a word."""
+    def all_of(self, word: str) -> list[Any]:
+        """What it said with a word: numbers, but for errors and warnings."""
         return [number for said, number in self.said if said == word]
 
 
@@ -61,9 +78,10 @@ class Trainer:
         options: Mapping[str, str],
         iters: int,
         signals: Sequence[Mapping[str, Any]] = (),
+        acts: Sequence[tuple[int, str, Mapping[str, Any]]] = (),
         **changes: Any,
     ) -> Ended:
-        """Train in a process of its own and wait for its end; `signals`: see `trainer.Watch`."""
+        """Train in a process of its own and wait for its end; see `trainer.Watch` and `trainer.Act`."""
         answer = self.program.ask(
             {
                 "work_dir": str(work_dir),
@@ -71,6 +89,7 @@ class Trainer:
                 "options": dict(options),
                 "iters": iters,
                 "signals": list(signals),
+                "acts": list(acts),
                 "changes": changes,
             }
         )

@@ -37,11 +37,7 @@ class BlockDisk:
 
     def cut_power(self) -> None:
         """Lose all that is not on the disk yet. Every call fails from here on, until `come_back`."""
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.ioctl(descriptor, SHUTDOWN_OF_EXT4, struct.pack("I", WITHOUT_FLUSHING_THE_LOG))
-        finally:
-            os.close(descriptor)
+        cut_power(self.folder)
 
     def come_back(self) -> None:
         """Mount it again, as after a restart."""
@@ -66,23 +62,32 @@ def block_disk(folder: Path, image: Path, nbytes: int = 96 * 2**20) -> Iterator[
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def fill(folder: Path, leave_bytes: int = 0) -> None:
+def cut_power(folder: str | Path) -> None:
+    """See `BlockDisk.cut_power`."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.ioctl(descriptor, SHUTDOWN_OF_EXT4, struct.pack("I", WITHOUT_FLUSHING_THE_LOG))
+    finally:
+        os.close(descriptor)
+
+
+def fill(folder: str | Path, leave_bytes: int = 0) -> None:
     """Fill a disk up to some bytes."""
     free_bytes = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
-    (folder / "ballast").write_bytes(bytes(free_bytes - leave_bytes))
+    Path(folder, "ballast").write_bytes(bytes(free_bytes - leave_bytes))
 
 
-def make_room(folder: Path) -> None:
+def make_room(folder: str | Path) -> None:
     """Undo `fill`."""
-    (folder / "ballast").unlink()
+    Path(folder, "ballast").unlink()
 
 
-def forbid_writing(folder: Path) -> None:
+def forbid_writing(folder: str | Path) -> None:
     """Mount it read-only, as a kernel does that found an error on a disk."""
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
 
 
-def allow_writing(folder: Path) -> None:
+def allow_writing(folder: str | Path) -> None:
     """Undo `forbid_writing`."""
     subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
 

@@ -23,14 +23,19 @@ SOURCE = Path(__file__).with_name("system_calls.c")
 
 def compiled(target: Path) -> dict[str, str]:
     """Build the library; return the environment that loads it."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    compiler = find_compiler()
     if compiler is None:
         pytest.skip("there is no C compiler")
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(target), str(SOURCE), "-ldl"], check=True)
     return {"LD_PRELOAD": str(target)}
 
 
-def arm(folder: str, *, skip: int, action: int, times: int, tell: int) -> None:
+def find_compiler() -> str | None:
+    """A C compiler's path."""
+    return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+
+
+def arm(folder: str, *, skip: int, action: int, times: int, tell: int = -1) -> None:
     """In the process itself: let so many calls under a folder pass, then fail so many.
 
     Args: action: an errno; `KILL` or `POWER_CUT`, of the ext4 file system that holds the folder. tell: each

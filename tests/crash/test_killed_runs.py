@@ -12,48 +12,21 @@ from typing import Any
 
 import pytest
 
-from asynchooks.checkpoint import CheckpointInfo, list_checkpoints, open_store, restore, sweep
+from asynchooks.checkpoint import CheckpointInfo, list_checkpoints, open_store, sweep
 from asynchooks.checkpoint._owner import OWNER_FILE
-from asynchooks.execution import Effects, Hook
 from asynchooks.testing import S3Server
 
 from .conftest import Trainer
-from .trainer import digest, make_runner
+from .reference import Reference
 
 ITERS = 100
 
 pytestmark = pytest.mark.crash
 
 
-class Digests(Hook):
-    """Writes down a checksum of weights and optimizer after every iteration."""
-
-    effects = Effects()
-    priority = "LOWEST"
-
-    def __init__(self) -> None:
-        self.of: dict[int, str] = {}
-
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        self.of[runner.iter + 1] = digest(runner.model.state_dict(), runner.optim_wrapper.state_dict())
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What an uninterrupted run passes through, and what it leaves."""
-
-    digests: Mapping[int, str]
-    files: list[str]
-
-
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    folder = tmp_path_factory.mktemp("reference")
-    digests = Digests()
-    make_runner(str(folder / "run"), str(folder / "saved"), {}, ITERS, digests).train()
-    return Reference(digests.of, sorted(open_store(folder / "saved" / "run").entries()))
+    return Reference.of_run(tmp_path_factory.mktemp("reference"), ITERS)
 
 
 @dataclass
@@ -86,17 +59,10 @@ class Chain:
         assert newest is not None or not self.newest
         if newest is not None:
             assert newest.step >= max([self.newest, *ended.all_of("saved")])
-            self.check(newest)
+            self.reference.check(newest, self.options)
             self.newest = newest.step
         before, self.unfinished = self.unfinished, self.find_unfinished({info.name for info in committed})
         self.hits += bool(self.unfinished - before)
-
-    def check(self, info: CheckpointInfo) -> None:
-        """Restore a checkpoint; it holds exactly what the uninterrupted run had at that step."""
-        loaded = restore(info.url, storage_options=self.options)
-        assert loaded["meta"]["iter"] == info.step
-        if info.saved_as == "last":
-            assert digest(loaded["state_dict"], loaded["optimizer"]) == self.reference.digests[info.step]
 
     def find_unfinished(self, committed: set[str]) -> set[str]:
         """What stands beside checkpoints and pointers: each file of a save that came to no end."""
@@ -115,7 +81,7 @@ class Chain:
         assert ended.all_of("started") == [self.newest]
         assert sorted(open_store(self.url, self.options).entries()) == self.reference.files
         for info in list_checkpoints(self.url, storage_options=self.options):
-            self.check(info)
+            self.reference.check(info, self.options)
 
 
 def _step(info: CheckpointInfo) -> int:

@@ -116,6 +116,29 @@ class Tell(Hook):
             say(self.descriptor, "busy", runner.iter + 1)
 
 
+class Act(Hook):
+    """Does something to the disk, the clock or the system calls of this process, right after an iteration.
+
+    Args: iteration: when; its saves are finished first. function: as in "disk.fill", of this folder's modules.
+    """
+
+    effects = Effects()
+    priority = "LOWEST"
+
+    def __init__(self, iteration: int, function: str, arguments: Mapping[str, Any]) -> None:
+        module, _, name = function.partition(".")
+        self.iteration = iteration
+        self.function = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+        self.arguments = arguments
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if runner.iter + 1 == self.iteration:
+            runner.executor.drain()
+            self.function(**self.arguments)
+
+
 class TellSaved(Hook):
     """Says what is committed. Not the hook above: that would wait at each iteration for what it is to be told."""
 
@@ -128,37 +151,54 @@ class TellSaved(Hook):
         say(self.descriptor, "best" if "best_" in path.rpartition("/")[2] else "saved", meta["iter"])
 
 
-def say(descriptor: int, word: str, number: int) -> None:
-    """Tell the program that watches."""
+def say(descriptor: int, word: str, number: int | str) -> None:
+    """Tell the program that watches: a number, or any JSON."""
     os.write(descriptor, f"{word} {number}\n".encode())
 
 
 def train(order: Mapping[str, Any], descriptor: int) -> int:
     """Train in this process; return its exit status."""
-    hooks = (Tell(descriptor), TellSaved(descriptor))
-    logging.getLogger("asynchooks.execution").addHandler(TellFinishing(descriptor))
+    acts = [Act(*act) for act in order["acts"]]
+    hooks = (Tell(descriptor), TellSaved(descriptor), *acts)
+    logging.getLogger("asynchooks.execution").addHandler(TellLogged(descriptor))
     try:
         make_runner(
             order["work_dir"], order["out_dir"], order["options"], order["iters"], *hooks, **order["changes"]
         ).train()
     except KeyboardInterrupt:
         return 130
-    except BaseException:  # whatever ends the run is told to the test
+    except BaseException as error:  # whatever ends the run is told to the test
         traceback.print_exc()
+        say(descriptor, "error", json.dumps(told(error)))
         return 1
     return 0
 
 
-class TellFinishing(logging.Handler):
-    """Says that the executor has taken note of a Ctrl-C and sees to what is in flight."""
+def told(error: BaseException) -> dict[str, Any]:
+    """What a failure tells: of a group, its first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return {
+        "text": str(error),
+        "kind": type(error.__cause__ or error).__name__,
+        "hook": getattr(error, "hook", ""),
+        "notes": getattr(error.__cause__ or error, "__notes__", []),
+    }
+
+
+class TellLogged(logging.Handler):
+    """Says that the executor has taken note of a Ctrl-C, and which failures it has only warned of."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self.descriptor = descriptor
 
     def emit(self, record: logging.LogRecord) -> None:
-        if "finishing in-flight work" in record.getMessage():
+        message = record.getMessage()
+        if "finishing in-flight work" in message:
             say(self.descriptor, "finishing", 0)
+        elif "Training goes on" in message:
+            say(self.descriptor, "warned", json.dumps(message))
 
 
 class Watch:
@@ -173,7 +213,7 @@ class Watch:
         self.pid = pid
         self.descriptor = descriptor
         self.signals = list(signals)
-        self.said: list[tuple[str, int]] = []
+        self.said: list[tuple[str, Any]] = []
         self.sent_at = 0.0
 
     def follow(self) -> int:
@@ -192,8 +232,8 @@ class Watch:
                 return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             *lines, rest = (rest + received).split(b"\n")
             for line in lines:
-                word, number = line.decode().split()
-                self.said.append((word, int(number)))
+                word, number = line.decode().split(maxsplit=1)
+                self.said.append((word, json.loads(number)))
                 if word in ("saved", "best"):
                     now = time.monotonic()
                     if saved_at is not None:

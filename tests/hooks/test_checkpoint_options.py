@@ -40,6 +40,8 @@ from asynchooks.registry import HOOKS
         ({"backend_args": {}, "file_client_args": {}}, ValueError, "backend_args alone"),
         ({"when_busy": "drop"}, UnknownOptionError, "'wait' or 'skip' or 'coalesce'"),
         ({"on_error": "ignore"}, UnknownOptionError, "'raise' or 'warn'"),
+        ({"deadline_s": 0}, ConfigError, "deadline_s=0): give a number of seconds above 0"),
+        ({"deadline_s": "2m"}, TypeError, "deadline_s='2m'): give a number of seconds"),
     ],
 )
 def test_a_wrong_argument_is_named_at_construction(

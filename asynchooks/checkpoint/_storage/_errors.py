@@ -152,7 +152,8 @@ def _kind(error: Exception) -> type[StorageError | CheckpointNotFoundError]:
     if type(error).__name__ in by_class:
         return by_class[type(error).__name__]
     if isinstance(error, FileNotFoundError):
-        return CheckpointNotFoundError
+        # an upload that is gone: it was aborted by the server, or by a rule of the bucket
+        return StorageUnavailableError if "NoSuchUpload" in str(error) else CheckpointNotFoundError
     if isinstance(error, PermissionError):
         return StorageDeniedError
     if isinstance(error, (TimeoutError, ConnectionError)):

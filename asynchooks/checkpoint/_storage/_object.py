@@ -33,6 +33,7 @@ _PART_BYTES = 8 * 2**20
 _PARTS_IN_FLIGHT = 4
 _MAX_PARTS = 9_000  # S3 takes 10,000
 _PARALLEL_READS = 8
+_HEAD_BYTES = 256
 _NO_RANGE = ("non-partial response", "Content-Range")
 """What obstore says of an answer to another question than the range that was asked for."""
 
@@ -84,7 +85,10 @@ class ObjectStore:
             except Exception as error:
                 if stopped and error is not stopped[0]:
                     raise stopped[0] from error  # the abort failed as well: obstore tells of that alone
-                raise
+                if not (isinstance(error, FileNotFoundError) and self._begins_like(name, content)):
+                    raise
+                # there is no such upload to abort, since it was completed: only the answer to that was lost
+                logger.info("%s/%s: the answer to the completed upload was lost", self.url, name)
 
     def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
         """Stream the object: one request for all of it."""
@@ -127,6 +131,18 @@ class ObjectStore:
                 obstore.delete(self._client, name)
             except FileNotFoundError:
                 return  # stores differ in whether a missing object is an error
+
+    def _begins_like(self, name: str, content: Content) -> bool:
+        """Whether the object has the content's length and first bytes, in which a checkpoint's save id stands."""
+        try:
+            if obstore.head(self._client, name)["size"] != content.nbytes:
+                return False
+            pieces = self.read(name, chunk_bytes=_HEAD_BYTES)
+            with closing(pieces):  # type: ignore[type-var] # a generator
+                head = bytes(next(pieces)[:_HEAD_BYTES])
+        except Exception:  # noqa: BLE001 - the failure on its way is the one to report
+            return False
+        return next(content.chunks(_HEAD_BYTES)) == head
 
     def _read_range(self, name: str, offset: int, buffer: memoryview) -> int:
         if self._answers_ranges:

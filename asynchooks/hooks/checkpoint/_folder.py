@@ -62,15 +62,16 @@ class Folder:
         url: folder or URL.
         options: fsspec's options.
         run_id: the run, which a resumed run continues.
+        deadline_s: longest time without progress of any call to the store.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], run_id: str) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], run_id: str, *, deadline_s: float) -> None:
         self._options = dict(options)
         self._run_id = run_id
         executor = current_executor()
         instrument = None if executor is None else executor.instrument
         self._checkpointer = Checkpointer(
-            url, storage_options=self._options, run_id=run_id, instrument=instrument
+            url, storage_options=self._options, run_id=run_id, instrument=instrument, deadline_s=deadline_s
         )
 
     def check(self) -> None:

@@ -63,6 +63,7 @@ class CheckpointHook(Hook):
             False copies all at once: for a model whose forward writes its parameters past autograd (``.data``).
         when_busy: what a save does when there is no room for it: "wait", "skip" or "coalesce".
         on_error: what a failed save does: "raise" in the training thread, or "warn".
+        deadline_s: longest time without progress of any call to the store, after which the save fails.
 
     Raises:
         UnknownOptionError: an argument that there is not, with the one that was meant.
@@ -97,6 +98,7 @@ class CheckpointHook(Hook):
         overlap: bool = True,
         when_busy: WhenBusy = "wait",
         on_error: OnError = "raise",
+        deadline_s: float = 120.0,
         **unknown: Any,
     ) -> None:
         _options.reject_unknown(unknown, CheckpointHook)
@@ -118,6 +120,7 @@ class CheckpointHook(Hook):
         self.published_keys = _options.published(published_keys)
         self.when_busy = _options.check_word("when_busy", when_busy, ("wait", "skip", "coalesce"))
         self.on_error = _options.check_word("on_error", on_error, ("raise", "warn"))
+        self.deadline_s = _options.check_seconds("deadline_s", deadline_s)
         self._rules = Rules.checked(rule, greater_keys, less_keys)
         metrics = _options.metric_names(save_best)
         if rule is not None and not metrics:
@@ -319,7 +322,12 @@ class CheckpointHook(Hook):
             hub = runner.message_hub
             if hub.get_info("run_id") is None:
                 hub.update_info("run_id", uuid.uuid4().hex)
-            folder = Folder(self.checkpoint_folder(runner), self.backend_args, hub.get_info("run_id"))
+            folder = Folder(
+                self.checkpoint_folder(runner),
+                self.backend_args,
+                hub.get_info("run_id"),
+                deadline_s=self.deadline_s,
+            )
             if is_first_rank():
                 folder.check()
             self._resumed_at = runner.iter

@@ -57,6 +57,15 @@ def check_count(name: str, value: Any, *, least: int, meaning: str) -> int:
     return value
 
 
+def check_seconds(name: str, value: Any) -> float:
+    """Return a number of seconds above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"CheckpointHook({name}={value!r}): give a number of seconds.")
+    if not value > 0:
+        raise ConfigError(f"CheckpointHook({name}={value}): give a number of seconds above 0.")
+    return float(value)
+
+
 def check_template(template: str | None, *, by_epoch: bool) -> str:
     """Return the template of file names, which must take one number and stay in its folder."""
     if template is None:
