@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from asynchooks.checkpoint._manifest import (
     MANIFEST_SUFFIX,
+    MAX_MANIFEST_BYTES,
     Manifest,
     SavedAs,
     check_name,
@@ -72,7 +73,7 @@ def read_manifest(store: Store, filename: str) -> Manifest | None:
         ForeignCheckpointError: it is not of this kind, or newer.
     """
     try:
-        text = read_all(store, filename)
+        text = read_all(store, filename, limit_bytes=MAX_MANIFEST_BYTES)
     except CheckpointNotFoundError:
         return None
     return Manifest.from_json(text, where=url_of(store, filename))
@@ -95,9 +96,13 @@ def written_by(store: Store, name: str) -> str | None:
 def pointed_name(store: Store, pointer: SavedAs) -> str | None:
     """The name in this folder that a pointer file names; None when there is none."""
     try:
-        text = read_all(store, pointer_name(pointer)).decode("utf-8", "replace").strip()
+        line = read_all(store, pointer_name(pointer))
     except CheckpointNotFoundError:
         return None
+    except CorruptCheckpointError as error:
+        logger.warning("ignored: %s", error)
+        return None
+    text = line.decode("utf-8", "replace").strip()
     try:
         return check_name(text.rpartition("/")[2])
     except UnsafePathError:

@@ -6,13 +6,14 @@ that lie in memory as in the file. The others are filled from a copy that lives 
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from asynchooks.checkpoint._loading import Storages, upload
+from asynchooks.checkpoint._loading import Storages, memory_of, upload
 from asynchooks.checkpoint._outline import view_of
 from asynchooks.checkpoint._reading import Region
 from asynchooks.errors import ForeignCheckpointError
@@ -20,6 +21,7 @@ from asynchooks.errors import ForeignCheckpointError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from asynchooks.checkpoint._loading import Headers
     from asynchooks.checkpoint._outline import Outline
     from asynchooks.checkpoint._reading import Reading
 
@@ -67,7 +69,7 @@ def plan_of(into: Any, saved: Any, where: str) -> Plan:
     return comparing.plan
 
 
-def fill(plan: Plan, outline: Outline, reading: Reading) -> None:
+def fill(plan: Plan, outline: Outline, reading: Reading, headers: Headers) -> None:
     """Read the planned tensors, straight into their memory where they lie as in the file."""
     direct = _direct_regions(plan, outline)
     others = [
@@ -78,16 +80,15 @@ def fill(plan: Plan, outline: Outline, reading: Reading) -> None:
     records = {outline.under(saved).record.name: outline.under(saved).record for _, saved in others}
     storages = Storages(records.values())
     left = Counter(outline.under(saved).record.name for _, saved in others)
-    with (
-        reading.filling([*direct.values(), *storages.regions()], everything=False) as filling,
-        torch.no_grad(),
-    ):
+    regions = [*direct.values(), *storages.regions(), *headers.regions()]
+    with reading.filling(regions, everything=False) as filling, torch.no_grad():
         for destination, saved in others:
             name = outline.under(saved).record.name
             destination.copy_(view_of(storages.wait(name, filling), saved))
             left[name] -= 1
             if not left[name]:
                 storages.drop(name)
+    headers.check(reading.where)
     plan.set_values()
 
 
@@ -115,7 +116,7 @@ class _Comparing:
         elif place is not None:
             self.plan.values.append((*place, saved))
         elif into != saved:
-            self.different.append(f"{path} ({saved!r} in the file; a tuple cannot be changed)")
+            self.different.append(f"{path} ({_described(saved)} in the file; a tuple cannot be changed)")
 
     def _compare_tensors(self, into: torch.Tensor, saved: torch.Tensor, path: str) -> None:
         if into.shape != saved.shape or into.dtype != saved.dtype or into.layout != saved.layout:
@@ -160,7 +161,7 @@ def _region(start: int, destination: torch.Tensor) -> Region:
         (1,),
     )
     if destination.device.type == "cpu":
-        return Region(start, destination.nbytes, data.numpy().data)
+        return Region(start, destination.nbytes, memory_of(data))
     return Region(start, destination.nbytes, take=upload(data))
 
 
@@ -214,11 +215,12 @@ def _is_tree(value: Any) -> bool:
 def _described(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    if isinstance(value, (dict, list, tuple)):
+        return f"{type(value).__name__} of {len(value)}"
+    is_short = isinstance(value, (int, float, str, bool, type(None)))
     return (
-        f"{type(value).__name__} of {len(value)}"
-        if isinstance(value, (dict, list, tuple))
-        else repr(value)[:60]
-    )
+        reprlib.repr(value) if is_short else type(value).__name__
+    )  # a file's object may print without an end
 
 
 def _listed(title: str, places: list[str]) -> str:

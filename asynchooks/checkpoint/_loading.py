@@ -7,6 +7,7 @@ guarded unpickler, devices and byte orders are torch's. Every storage is whole a
 
 from __future__ import annotations
 
+import ctypes
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,12 @@ if TYPE_CHECKING:
     from asynchooks.checkpoint._reading import Filling, Reading
 
 __all__ = [
+    "Headers",
     "Storages",
+    "beyond",
     "load",
     "load_with",
+    "memory_of",
     "new_scratch",
     "read_archive",
     "refused",
@@ -79,7 +83,8 @@ def read_archive(reading: Reading) -> Archive:
 def load(reading: Reading, archive: Archive, *, map_location: Any, weights_only: bool) -> Any:
     """Load all of a file, with every byte of it compared before it returns."""
     storages = Storages(storage_records(archive), device=_early_device(reading, archive, map_location))
-    with reading.filling(storages.regions(), everything=True) as filling:
+    headers = Headers(reading, archive, storage_records(archive))
+    with reading.filling([*storages.regions(), *headers.regions()], everything=True) as filling:
         state = load_with(
             reading,
             archive,
@@ -87,6 +92,7 @@ def load(reading: Reading, archive: Archive, *, map_location: Any, weights_only:
             map_location=map_location,
             weights_only=weights_only,
         )
+    headers.check(reading.where)
     storages.check(reading.where)
     return state
 
@@ -107,7 +113,9 @@ def load_with(
     records: Any = _Records(reading, archive, storage)
     module: Any = _weights_only_unpickler if weights_only else pickle
     try:
-        return unpickle(records, map_location, module, encoding="utf-8")  # type: ignore[no-untyped-call]
+        # indices outside of a sparse tensor would reach outside of its memory
+        with torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
+            return unpickle(records, map_location, module, encoding="utf-8")  # type: ignore[no-untyped-call]
     except (CheckpointError, torch.OutOfMemoryError):
         raise
     except (
@@ -124,6 +132,14 @@ def refused(where: str, error: Exception) -> CheckpointError:
             "Pass weights_only=False if you trust the file."
         )
     return ForeignCheckpointError(f"{where} is no checkpoint that torch can load ({_brief(error)}).")
+
+
+def beyond(record: Record, where: str) -> str:
+    """What to say of a tensor that is larger than its record."""
+    return (
+        f"{where}: a tensor reaches beyond the {record.nbytes} bytes of its record {record.name!r}. "
+        "The file is damaged, or was made to do harm."
+    )
 
 
 def storage_records(archive: Archive) -> list[Record]:
@@ -145,7 +161,7 @@ class Storages:
             data = torch.empty(0, dtype=torch.uint8, device=self._storages[name].device)
             data.set_(self._storages[name])
             if self._on_host:
-                yield Region(record.start, record.nbytes, data.numpy().data)
+                yield Region(record.start, record.nbytes, memory_of(data))
             else:
                 yield Region(record.start, record.nbytes, take=upload(data))
 
@@ -167,8 +183,41 @@ class Storages:
         """
         for name, record in self._records.items():
             if self._storages[name].nbytes() != record.nbytes:
+                raise CorruptCheckpointError(beyond(record, where))
+
+
+class Headers:
+    """What stands before records, read with them: it must agree with the directory, which says where they lie.
+
+    Of a file without a manifest, `read_archive` has compared it already.
+    """
+
+    def __init__(self, reading: Reading, archive: Archive, records: Iterable[Record]) -> None:
+        self._archive = archive
+        self._records = list(records) if reading.is_verified else []
+        self._bytes = bytearray(HEADER_BYTES * len(self._records))
+
+    def regions(self) -> Iterator[Region]:
+        """Where they lie in the file."""
+        view = memoryview(self._bytes)
+        for index, record in enumerate(self._records):
+            yield Region(record.header, HEADER_BYTES, view[index * HEADER_BYTES : (index + 1) * HEADER_BYTES])
+
+    def check(self, where: str) -> None:
+        """Compare them, once they are read.
+
+        Raises:
+            CorruptCheckpointError: one disagrees.
+        """
+        for index, record in enumerate(self._records):
+            header = bytes(self._bytes[index * HEADER_BYTES : (index + 1) * HEADER_BYTES])
+            try:
+                is_there = self._archive.placed(record, header) == record
+            except BadArchiveError:
+                is_there = False
+            if not is_there:
                 raise CorruptCheckpointError(
-                    f"{where}: a tensor reaches beyond the {record.nbytes} bytes of its record {name!r}. "
+                    f"{where}: the record {record.name!r} does not lie where the directory says. "
                     "The file is damaged, or was made to do harm."
                 )
 
@@ -223,6 +272,12 @@ def _allocate(nbytes: int, device: torch.device | None) -> torch.UntypedStorage:
     storage = torch.UntypedStorage(nbytes)  # type: ignore[no-untyped-call]
     advise(storage.data_ptr(), nbytes)
     return storage
+
+
+def memory_of(data: torch.Tensor) -> memoryview:
+    """The bytes of a tensor of bytes on the host. `Tensor.numpy` would forbid its storage ever to be resized."""
+    address = data.data_ptr()
+    return memoryview((ctypes.c_ubyte * data.nbytes).from_address(address)).cast("B")
 
 
 def new_scratch(nbytes: int) -> memoryview:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MANIFEST_SUFFIX",
+    "MAX_MANIFEST_BYTES",
     "NEXT_SUFFIX",
     "POINTERS",
     "TEMPORARY",
@@ -40,6 +41,12 @@ VERSION = 1
 MANIFEST_SUFFIX = ".manifest.json"
 NEXT_SUFFIX = ".manifest.next.json"
 MAX_NAME_BYTES = 200
+MAX_MANIFEST_BYTES = 16 * 2**20
+"""The manifest of a file of 4 TiB; nothing that is longer is read."""
+
+_MAX_TEXT = 4096
+_MAX_INT = 2**63 - 1
+_MAX_CREATED_NS = 253_402_300_799 * 10**9  # the year 9999, where Python's calendar ends
 
 SavedAs = Literal["last", "best"]
 POINTERS: Mapping[SavedAs, str] = {"last": "last_checkpoint", "best": "best_checkpoint"}
@@ -169,20 +176,20 @@ class Manifest:
         """
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptCheckpointError(
                 f"{where}: the manifest is no JSON ({error}); it is damaged."
             ) from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ForeignCheckpointError(f"{where}: not a manifest of this kind: expected format {FORMAT!r}.")
-        if not isinstance(document.get("version"), int) or document["version"] > VERSION:
+        if not isinstance(document.get("version"), int) or not 0 < document["version"] <= VERSION:
             raise ForeignCheckpointError(
                 f"{where}: manifest version {document.get('version')!r}; this release reads up to {VERSION}. "
                 "Upgrade asynchooks to load it."
             )
         try:
             return cls._from_document(document)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise CorruptCheckpointError(f"{where}: the manifest lacks or garbles {error}.") from error
 
     @classmethod
@@ -193,19 +200,19 @@ class Manifest:
             raise ValueError(f"saved_as={saved_as!r}")
         manifest = cls(
             name=check_name(document["name"]),
-            step=int(document["step"]),
-            epoch=None if document["epoch"] is None else int(document["epoch"]),
+            step=_integer(document["step"], -_MAX_INT),
+            epoch=None if document["epoch"] is None else _integer(document["epoch"], -_MAX_INT),
             metrics={str(key): float(value) for key, value in document["metrics"].items()},
-            chunks=tuple(Chunk(int(nbytes), str(digest)) for nbytes, digest in file["chunks"]),
-            tensors=str(document["tensors"]),
-            created_ns=int(document["created_ns"]),
-            run_id=str(document["run_id"]),
-            save_id=str(document["save_id"]),
-            group=str(document["group"]),
+            chunks=tuple(Chunk(_integer(nbytes), _text(digest)) for nbytes, digest in file["chunks"]),
+            tensors=_text(document["tensors"]),
+            created_ns=_integer(document["created_ns"], 0, _MAX_CREATED_NS),
+            run_id=_text(document["run_id"]),
+            save_id=_text(document["save_id"]),
+            group=_text(document["group"]),
             saved_as=saved_as,
-            versions={str(key): str(value) for key, value in document["versions"].items()},
+            versions={_text(key): _text(value) for key, value in document["versions"].items()},
         )
-        if manifest.nbytes != file["size"] or file["name"] != manifest.name:
+        if manifest.nbytes != file["size"] or manifest.nbytes > _MAX_INT or file["name"] != manifest.name:
             raise ValueError("files")
         return manifest
 
@@ -218,7 +225,7 @@ def check_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise TypeError(f"a checkpoint's name is a string such as 'epoch_5.pth', not {name!r}")
-    if not name or name in (".", "..") or any(sign in name for sign in "/\\\0\n\r"):
+    if not name or name in (".", "..") or any(sign in "/\\\x7f" or sign < " " for sign in name):
         raise UnsafePathError(
             f"{name!r} is no name inside the checkpoint folder; use one such as 'epoch_5.pth'."
         )
@@ -251,6 +258,18 @@ def pointer_name(pointer: SavedAs) -> str:
 def temporary_name(unique: str) -> str:
     """The name under which data is written before it is visible; `unique` is 32 hexadecimal digits."""
     return f".asynchooks-{unique}.tmp"
+
+
+def _integer(value: object, least: int = 0, most: int = _MAX_INT) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"the number {str(value)[:30]!r}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_TEXT:
+        raise ValueError(f"the text {str(value)[:30]!r}")
+    return value
 
 
 def _from_float(value: float) -> float | str:

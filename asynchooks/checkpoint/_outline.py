@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.serialization import _get_restore_location
 
-from asynchooks.checkpoint._loading import load_with
+from asynchooks.checkpoint._loading import beyond, load_with
 from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError
 
 if TYPE_CHECKING:
@@ -50,8 +50,11 @@ class Placed:
 class Outline:
     """A state of meta tensors that know their records."""
 
-    def __init__(self, state: Any, placed: dict[int, Placed], storages: list[torch.UntypedStorage]) -> None:
+    def __init__(
+        self, state: Any, placed: dict[int, Placed], storages: list[torch.UntypedStorage], where: str
+    ) -> None:
         self.state = state
+        self._where = where
         self._placed = placed
         self._storages = storages  # kept alive: their addresses are the keys
 
@@ -60,7 +63,11 @@ class Outline:
         return self._placed[tensor.untyped_storage()._cdata]  # noqa: SLF001 - what identifies a storage without memory
 
     def records(self, part: Any) -> list[Record] | None:
-        """The records that a part of the state needs, as they lie; None when only loading all of it can tell."""
+        """The records that a part of the state needs, as they lie; None when only loading all of it can tell.
+
+        Raises:
+            CorruptCheckpointError: a tensor of the part reaches beyond its record.
+        """
         found: dict[str, Record] = {}
         seen: set[int] = set()
         waiting = [part]
@@ -71,6 +78,7 @@ class Outline:
             seen.add(id(value))
             if _is_plain(value) and value.untyped_storage()._cdata in self._placed:  # noqa: SLF001 - as above
                 record = self.under(value).record
+                _check_inside(value, record, self._where)
                 found[record.name] = record
                 waiting.append(vars(value))
             elif type(value) in (dict, OrderedDict, Counter):
@@ -83,11 +91,7 @@ class Outline:
 
 
 def outline_of(reading: Reading, archive: Archive) -> Outline | None:
-    """Unpickle a state over storages without memory; guarded, whatever the load is.
-
-    Raises:
-        CorruptCheckpointError: a tensor reaches beyond its record.
-    """
+    """Unpickle a state over storages without memory; guarded, whatever the load is."""
     storages: dict[str, torch.UntypedStorage] = {}
     locations: dict[int, str] = {}
 
@@ -103,17 +107,11 @@ def outline_of(reading: Reading, archive: Archive) -> Outline | None:
         state = load_with(reading, archive, storage, map_location=locate, weights_only=True)
     except ForeignCheckpointError:
         return None  # loading all of it says what is wrong, or can do it
-    for name, each in storages.items():
-        if each.nbytes() != archive.records[name].nbytes:
-            raise CorruptCheckpointError(
-                f"{reading.where}: a tensor reaches beyond the {archive.records[name].nbytes} bytes of its record "
-                f"{name!r}. The file is damaged, or was made to do harm."
-            )
     placed = {
         each._cdata: Placed(archive.records[name], locations[each._cdata])  # noqa: SLF001 - as above
         for name, each in storages.items()
     }
-    return Outline(state, placed, list(storages.values()))
+    return Outline(state, placed, list(storages.values()), reading.where)
 
 
 def materialize(
@@ -180,6 +178,16 @@ def view_of(storage: torch.UntypedStorage, like: torch.Tensor) -> torch.Tensor:
     )
     made = made.conj() if like.is_conj() else made
     return torch._neg_view(made) if like.is_neg() else made  # noqa: SLF001 - torch has no public way
+
+
+def _check_inside(tensor: torch.Tensor, record: Record, where: str) -> None:
+    """Compare a tensor's extent with its record, in numbers that do not overflow as torch's may."""
+    if not tensor.numel():
+        return
+    pairs = zip(tensor.size(), tensor.stride(), strict=True)
+    elements = int(tensor.storage_offset()) + sum((int(size) - 1) * int(stride) for size, stride in pairs) + 1
+    if elements * tensor.element_size() > record.nbytes:
+        raise CorruptCheckpointError(beyond(record, where))
 
 
 def _is_plain(value: object) -> bool:

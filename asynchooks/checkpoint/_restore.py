@@ -10,6 +10,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from asynchooks.checkpoint._catalog import (
     committed,
     find_committed,
@@ -20,7 +22,7 @@ from asynchooks.checkpoint._catalog import (
 )
 from asynchooks.checkpoint._inplace import fill, plan_of
 from asynchooks.checkpoint._legacy import load_legacy
-from asynchooks.checkpoint._loading import Storages, load, new_scratch, read_archive
+from asynchooks.checkpoint._loading import Headers, Storages, load, new_scratch, read_archive, refused
 from asynchooks.checkpoint._manifest import manifest_name
 from asynchooks.checkpoint._outline import materialize, outline_of
 from asynchooks.checkpoint._reading import Reading
@@ -28,6 +30,7 @@ from asynchooks.checkpoint._selection import check_keys, select
 from asynchooks.checkpoint._storage import open_folder, open_store, unlimited
 from asynchooks.checkpoint._verify import verify_in
 from asynchooks.errors import (
+    AsyncHooksError,
     CheckpointError,
     CheckpointNotFoundError,
     CorruptCheckpointError,
@@ -271,8 +274,12 @@ def _restore_described(
     reading = Reading(store, name, nbytes, manifest, scratch=new_scratch, progress=progress)
     try:
         return _load(reading, wish)
+    except (AsyncHooksError, torch.OutOfMemoryError):
+        raise
     except RecursionError as error:
         raise ForeignCheckpointError(f"{where} is nested too deeply to be a checkpoint.") from error
+    except Exception as error:  # what a hostile or damaged state makes of torch; the caller is told the file
+        raise refused(where, error) from error
 
 
 def _load(reading: Reading, wish: _Wish) -> dict[str, Any]:
@@ -297,13 +304,15 @@ def _load_part(reading: Reading, archive: Archive, outline: Outline, wish: _Wish
         state = load(reading, archive, map_location=wish.map_location, weights_only=True)
         return _taken(wish.of(state, reading.where), wish, reading.where)
     if wish.into is not None:
-        fill(plan_of(wish.into, part, reading.where), outline, reading)
+        fill(plan_of(wish.into, part, reading.where), outline, reading, Headers(reading, archive, records))
         return wish.into
     storages = Storages(records)
-    with reading.filling(storages.regions(), everything=False) as filling:
+    headers = Headers(reading, archive, records)
+    with reading.filling([*storages.regions(), *headers.regions()], everything=False) as filling:
         made: dict[str, Any] = materialize(
             part, outline, lambda name: storages.wait(name, filling), wish.map_location
         )
+    headers.check(reading.where)
     return made
 
 

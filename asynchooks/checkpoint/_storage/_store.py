@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
 from asynchooks.checkpoint._content import CHUNK_BYTES
+from asynchooks.errors import CorruptCheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from asynchooks.checkpoint._content import Content
 
 __all__ = ["Entry", "Progress", "Store", "nothing", "read_all", "scatter", "unlimited"]
+
+_SMALL_BYTES = 2**20
 
 Progress: TypeAlias = "Callable[[int], None]"
 """Told how many more bytes the store has taken. What it raises stops the transfer, which cleans up and
@@ -108,6 +112,19 @@ def scatter(data: memoryview, buffers: Iterable[memoryview]) -> int:
     return done
 
 
-def read_all(store: Store, name: str) -> bytes:
-    """A small file's bytes."""
-    return b"".join(store.read(name))
+def read_all(store: Store, name: str, *, limit_bytes: int = _SMALL_BYTES) -> bytes:
+    """A small file's bytes.
+
+    Raises:
+        CorruptCheckpointError: it is longer than any such file is; no more than that of it is read.
+    """
+    data = bytearray()
+    with closing(store.read(name, chunk_bytes=_SMALL_BYTES)) as pieces:  # type: ignore[type-var] # a generator
+        for piece in pieces:
+            data += piece
+            if len(data) > limit_bytes:
+                data.clear()  # whoever keeps the error keeps this frame
+                raise CorruptCheckpointError(
+                    f"{store.url.rstrip('/')}/{name} is longer than {limit_bytes} bytes: none of this package's is."
+                )
+    return bytes(data)
