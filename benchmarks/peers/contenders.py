@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from peers.contender import Contender
 
-__all__ = ["CONTENDERS", "FLOOR", "NO_SAVE", "OURS", "contender_class", "is_peer"]
+__all__ = ["CONTENDERS", "FLOOR", "NO_SAVE", "OURS", "OWN", "contender_class", "is_peer"]
 
 OURS = "asynchooks"
+OWN = (OURS,)
 FLOOR = "floor: memcpy, raw write"
 NO_SAVE = "floor: no save"
 
@@ -39,4 +40,4 @@ def contender_class(name: str) -> type[Contender]:
 
 def is_peer(name: str) -> bool:
     """Whether a contender is another project's way to save."""
-    return name != OURS and name not in (FLOOR, NO_SAVE)
+    return name not in (*OWN, FLOOR, NO_SAVE)

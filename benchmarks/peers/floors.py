@@ -6,9 +6,10 @@ import mmap
 import os
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from peers.workload import named_tensors
 __all__ = ["Floor", "NoSave"]
 
 _PAGE = 4096
-_WRITE_BYTES = 16 * 2**20
+_WRITE_BYTES = 32 * 2**20
 _PART_BYTES = 8 * 2**20
 _PARTS_IN_FLIGHT = 8
 
@@ -46,7 +47,6 @@ class Floor(Contender):
 
     syncs = True
     lacks = "format, manifest, checksums"
-    _is_page_aligned: ClassVar[bool] = True
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -65,6 +65,8 @@ class Floor(Contender):
             flat = self._slab = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
         else:
             self._slab = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with suppress(OSError):  # a kernel without huge pages
+                self._slab.madvise(mmap.MADV_HUGEPAGE)
             flat = torch.from_numpy(np.frombuffer(self._slab, np.uint8))
         for tensor, start in zip(self._sources, offsets, strict=False):
             piece = flat[start : start + tensor.nbytes]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from peers.case import Outcome, SaveResult
-from peers.contenders import CONTENDERS, FLOOR, NO_SAVE, OURS, contender_class, is_peer
+from peers.contenders import CONTENDERS, FLOOR, NO_SAVE, contender_class
+from peers.goals import goal_lines, median_of
 from peers.scenes import Scene
 
 __all__ = ["Scene", "plot", "scene_text", "summarize", "write_between_markers"]
@@ -94,12 +95,12 @@ _HEADER = (
 
 def scene_text(scene: Scene, rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a scene's table, its goals and its remarks, in Markdown."""
-    memcpy_s = _median(rows.get(FLOOR, {}), "parts", "memcpy_s")
+    memcpy_s = median_of(rows.get(FLOOR, {}), "parts", "memcpy_s")
     measured = [row for row in rows.values() if "exposed_s" in row]
     about = ""
     if measured:
-        step_s = statistics.median(_median(row, "quiet_step_s") for row in measured)
-        foreign = statistics.median(_median(row, "foreign_cores") for row in measured)
+        step_s = statistics.median(median_of(row, "quiet_step_s") for row in measured)
+        foreign = statistics.median(median_of(row, "foreign_cores") for row in measured)
         server = ", the S3 server among them," if scene.place in ("s3", "slow-s3") else ""
         about = (
             f"State {measured[0]['state_bytes'] / 1e6:.0f} MB, quiet step {step_s * 1e3:.1f} ms; "
@@ -108,82 +109,28 @@ def scene_text(scene: Scene, rows: Mapping[str, Mapping[str, Any]]) -> str:
         )
     lines = [f"### {scene.title}\n", about, _HEADER]
     lines += [_table_row(name, rows[name], memcpy_s) for name in CONTENDERS if name in rows]
-    lines += ["", *_goal_lines(scene, rows), "", *_remarks(rows)]
+    lines += ["", *goal_lines(scene, rows), "", *_remarks(rows)]
     return "\n".join(lines) + "\n"
 
 
 def _table_row(name: str, row: Mapping[str, Any], memcpy_s: float) -> str:
     if "exposed_s" not in row:
         return f"| {name} |" + " - |" * 8
-    claimed, durable = _median(row, "claimed_s"), _median(row, "durable_s")
+    claimed, durable = median_of(row, "claimed_s"), median_of(row, "durable_s")
     cells = [
         name,
         _range(row["exposed_s"]),
         _range(row["inflation_s"]),
-        f"{_median(row, 'cost_s') / memcpy_s:.1f}" if not math.isnan(memcpy_s) and name != NO_SAVE else "-",
+        f"{median_of(row, 'cost_s') / memcpy_s:.1f}" if not math.isnan(memcpy_s) and name != NO_SAVE else "-",
         f"{durable:.2f}" + (f" ({claimed:.2f})" if durable - claimed > 0.005 else ""),
         "-"
         if row["ratio_p50"] is None
-        else f"{_median(row, 'ratio_p50'):.2f}, {_median(row, 'ratio_p99'):.1f}",
-        f"{_median(row, 'extra_bytes') / row['state_bytes']:.2f}",
-        f"{_median(row, 'cpu_s'):.2f}",
-        f"{_median(row, 'cold_exposed_s'):.2f}, {_median(row, 'cold_durable_s'):.2f}",
+        else f"{median_of(row, 'ratio_p50'):.2f}, {median_of(row, 'ratio_p99'):.1f}",
+        f"{median_of(row, 'extra_bytes') / row['state_bytes']:.2f}",
+        f"{median_of(row, 'cpu_s'):.2f}",
+        f"{median_of(row, 'cold_exposed_s'):.2f}, {median_of(row, 'cold_durable_s'):.2f}",
     ]
     return "| " + " | ".join(cells) + " |"
-
-
-def _goal_lines(scene: Scene, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    ours, floor = rows.get(OURS, {}), rows.get(FLOOR, {})
-    if "exposed_s" not in ours or "exposed_s" not in floor:
-        return []
-    state = ours["state_bytes"]
-    cost_s, durable_s, extra = (_median(ours, key) for key in ("cost_s", "durable_s", "extra_bytes"))
-    memcpy_s, write_s = _median(floor, "parts", "memcpy_s"), _median(floor, "parts", "write_s")
-    peers = {name: _median(row, "cost_s") for name, row in rows.items() if is_peer(name) and _is_durable(row)}
-    goals = [("exposed + inflation <= 1.3 x memcpy", f"{cost_s / memcpy_s:.2f} x", cost_s <= 1.3 * memcpy_s)]
-    if peers:
-        best = min(peers, key=lambda name: peers[name])
-        goals.append(
-            (
-                "exposed + inflation ahead of every peer",
-                f"{cost_s:.3f} s; best peer {peers[best]:.3f} s ({best})",
-                cost_s < peers[best],
-            )
-        )
-    if scene.place in ("s3", "slow-s3"):
-        share = write_s / durable_s
-        goals.append(("throughput >= 90 % of bare obstore multipart", f"{share:.0%}", share >= 0.9))
-    else:
-        goals.append(
-            (
-                "durable <= 1.3 x raw write",
-                f"{durable_s / write_s:.2f} x ({write_s:.2f} s)",
-                durable_s <= 1.3 * write_s,
-            )
-        )
-    allowed = 1.05 * state + 64e6
-    goals.append(
-        (
-            "extra memory <= 1.05 x state + 64 MB",
-            f"{extra / 1e6:.0f} of {allowed / 1e6:.0f} MB",
-            extra <= allowed,
-        )
-    )
-    if scene.workload == "launch" and ours["ratio_p50"] is not None:
-        p50 = _median(ours, "ratio_p50")
-        goals.append(("step in flight p50 <= 1.1 x quiet", f"{p50:.2f} x", p50 <= 1.1))
-    if scene.device != "cpu":
-        share = _median(ours, "exposed_s") / _median(ours, "quiet_step_s")
-        goals.append(("exposed per save, of a step", f"{share:.0%}", share <= 1.0))
-    rows_ = [f"| {goal} | {value} | {'yes' if met else 'no'} |" for goal, value, met in goals]
-    return ["| goal | asynchooks | met |", "|---|---|---|", *rows_]
-
-
-def _is_durable(row: Mapping[str, Any]) -> bool:
-    """Whether a row's cost includes what a durable save takes: inline and without fsync, it does not."""
-    if "cost_s" not in row:
-        return False
-    return row["inflation_s"] is not None or _median(row, "durable_s") - _median(row, "claimed_s") < 0.005
 
 
 def _remarks(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -200,13 +147,6 @@ def _range(spread: Mapping[str, float] | None) -> str:
     if spread is None:
         return "-"
     return f"{spread['median']:.3f} ({spread['low']:.3f} - {spread['high']:.3f})"
-
-
-def _median(row: Mapping[str, Any], *keys: str) -> float:
-    found: Any = row
-    for key in (*keys, "median"):
-        found = None if found is None else found.get(key)
-    return float("nan") if found is None else float(found)
 
 
 def write_between_markers(readme: Path, text: str) -> None:
@@ -238,9 +178,9 @@ def plot(results: Sequence[Mapping[str, Any]], caption: str, file: Path) -> None
     )  # fmt: skip
     for axis, (result, names) in zip(axes[:, 0], shown, strict=True):
         rows = [result["summary"][name] for name in names]
-        exposed = [_median(row, "exposed_s") for row in rows]
+        exposed = [median_of(row, "exposed_s") for row in rows]
         inflation = [
-            0.0 if row["inflation_s"] is None else max(0.0, _median(row, "inflation_s")) for row in rows
+            0.0 if row["inflation_s"] is None else max(0.0, median_of(row, "inflation_s")) for row in rows
         ]
         axis.barh(names, exposed, color="#2a78b5", label="exposed")
         axis.barh(names, inflation, left=exposed, color="#e08a2e", label="inflation")
