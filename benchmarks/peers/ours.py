@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from asynchooks.checkpoint import Checkpointer, capture, find_latest, restore
+from asynchooks.checkpoint import Checkpointer, capture, list_checkpoints, restore
 from asynchooks.execution import Effects, Hook, HookExecutor, background
 from asynchooks.instrument import Span
 from peers.contender import Contender, Pending, Place
@@ -92,9 +92,9 @@ class Ours(Contender):
         self._fire(0)
 
     def load(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-        latest = find_latest(self.place.url, storage_options=self.place.options or None)
-        if latest is None or latest.step != step:
-            raise ValueError(f"the newest checkpoint should be of step {step}, and is {latest}")
+        found = list_checkpoints(self.place.url, storage_options=self.place.options or None)
+        if not found or found[-1].step != step:  # oldest first
+            raise ValueError(f"the newest checkpoint should be of step {step}; there are {found}")
         return restore(self.place.at(self.name_of(step)), storage_options=self.place.options or None)
 
     def files(self, step: int) -> list[Path]:
