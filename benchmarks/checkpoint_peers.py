@@ -140,7 +140,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", help=f"parts of names; of: {', '.join(CONTENDERS)}")
     parser.add_argument("--rounds", type=int, help="fresh processes for each contender")
     parser.add_argument("--saves", type=int, help="in each; the first is told apart")
-    parser.add_argument("--quiet-s", type=float, default=0.8, help="stepping between saves")
+    parser.add_argument("--quiet-s", type=float, default=0.6, help="stepping between saves")
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="of the local store")
     parser.add_argument("--slow-mb-s", type=float, default=75.0, help="speed of the slow S3 link")
     parser.add_argument("--latency-ms", type=float, default=20.0, help="of the slow S3 link, one way")

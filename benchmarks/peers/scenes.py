@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from peers.contenders import CONTENDERS, FLOOR, NO_SAVE, OURS
+from peers.contenders import CONTENDERS, FLOOR, OURS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +82,7 @@ def default_scenes() -> list[Scene]:
     """Return what takes less than 25 minutes on two cores."""
     return [
         Scene("local", 792, "launch", "cpu", 2, 4),
-        Scene("local", 792, "compute", "cpu", 1, 3, tuple(name for name in _ALL if name != NO_SAVE)),
+        Scene("local", 792, "compute", "cpu", 1, 3, _BEST),
         Scene("local", 100, "launch", "cpu", 2, 4),
         Scene("local", 2000, "launch", "cpu", 1, 3, _BEST),
         Scene("tmpfs", 792, "launch", "cpu", 1, 3, _BEST),
