@@ -65,9 +65,9 @@ def main() -> None:
             print(f"\n{texts[-1]}", flush=True)
             raw = {name: [asdict(outcome) for outcome in rounds] for name, rounds in outcomes.items()}
             results.append({"scene": asdict(scene), "summary": summary, "rounds": raw})
-    if options.json:
-        report = {"environment": environment, "scenes": results}
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            if options.json:  # after each scene: a run that is stopped leaves what it has
+                report = {"environment": environment, "scenes": results}
+                options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if options.plot:
         plot(results, caption, options.plot)
     if options.write_readme:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from peers.contender import Contender
 
-__all__ = ["CONTENDERS", "FLOOR", "NO_SAVE", "OURS", "OWN", "contender_class", "is_peer"]
+__all__ = ["CONTENDERS", "FLOOR", "NO_SAVE", "OURS", "OVERLAPPED", "OWN", "contender_class", "is_peer"]
 
 OURS = "asynchooks"
-OWN = (OURS,)
+OVERLAPPED = "asynchooks, overlapped"
+OWN = (OURS, OVERLAPPED)
 FLOOR = "floor: memcpy, raw write"
 NO_SAVE = "floor: no save"
 
 CONTENDERS: dict[str, tuple[str, str]] = {
     OURS: ("peers.ours", "Ours"),
+    OVERLAPPED: ("peers.ours", "OursOverlapped"),
     "torch.save": ("peers.torch_own", "TorchSave"),
     "torch.save + fsync": ("peers.torch_own", "TorchSaveSynced"),
     "Lightning AsyncCheckpointIO": ("peers.foreign", "LightningAsync"),

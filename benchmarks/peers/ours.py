@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from asynchooks.checkpoint import Checkpointer, capture, list_checkpoints, restore
+from asynchooks.checkpoint import Checkpointer, Snapshot, before_step, capture, list_checkpoints, restore
 from asynchooks.execution import Effects, Hook, HookExecutor, background
 from asynchooks.instrument import Span
 from peers.contender import Contender, Pending, Place
+from peers.workload import named_tensors
 
-__all__ = ["Ours"]
+__all__ = ["Ours", "OursOverlapped"]
 
 
 class _Watching:
@@ -36,8 +39,9 @@ class _Watching:
 class _Saving(Hook):
     effects = Effects(writes={"checkpoints"})
 
-    def __init__(self, saves: Checkpointer) -> None:
+    def __init__(self, saves: Checkpointer, take: Callable[[Any], Snapshot]) -> None:
         self._saves = saves
+        self._take = take
 
     @background
     def after_train_iter(
@@ -47,7 +51,7 @@ class _Saving(Hook):
         if pending is None:
             return None
         start = time.perf_counter()
-        snapshot = capture(runner.state)
+        snapshot = self._take(runner.state)
         pending.parts["capture_s"] = time.perf_counter() - start
 
         async def commit() -> None:
@@ -71,13 +75,16 @@ class Ours(Contender):
         super().__init__(place)
         self._watching = _Watching()
         self._context = SimpleNamespace(pending=None, state=None, name="")
+        self._saves: Checkpointer | None = None
         self._executor: HookExecutor | None = None
 
     def open(self, state: dict[str, Any]) -> None:
         saves = Checkpointer(
             self.place.url, storage_options=self.place.options or None, instrument=self._watching
         )
-        self._executor = HookExecutor([_Saving(saves)])
+        saves.check_sync()  # as the checkpoint hook does before training; the folder is this run's from then on
+        self._saves = saves
+        self._executor = HookExecutor([_Saving(saves, self._take)])
         self._executor.__enter__()
         self._context.state = state
 
@@ -103,7 +110,23 @@ class Ours(Contender):
     def close(self) -> None:
         if self._executor is not None:
             self._executor.__exit__(None, None, None)
+        if self._saves is not None:
+            self._saves.release_sync()
+
+    def _take(self, state: Any) -> Snapshot:
+        return capture(state)
 
     def _fire(self, step: int) -> None:
         if self._executor is not None:
             self._executor.fire("after_train_iter", self._context, batch_idx=step)
+
+
+class OursOverlapped(Ours):
+    """The same, copying while training goes on until the next update; a torch optimizer would wait by itself."""
+
+    def updating(self) -> AbstractContextManager[object]:
+        before_step()
+        return nullcontext()
+
+    def _take(self, state: Any) -> Snapshot:
+        return capture(state, overlap=[tensor for _, tensor in named_tensors(state)])

@@ -55,7 +55,9 @@ class Training:
         self.iteration = 0
         tensors = [tensor.view(-1) for _, tensor in named_tensors(self.state)]
         self.nbytes = sum(tensor.nbytes for tensor in tensors)
-        self._edges = [tensor[:_EDGE] for tensor in tensors] + [tensor[-_EDGE:] for tensor in tensors]
+        self._edges: dict[torch.device, list[torch.Tensor]] = {}  # one call for each device
+        for tensor in tensors:
+            self._edges.setdefault(tensor.device, []).extend((tensor[:_EDGE], tensor[-_EDGE:]))
         self._blocks = [
             block
             for tensor in tensors
@@ -77,7 +79,7 @@ class Training:
             entered = time.perf_counter()
             self._update()
         if self._is_cuda:
-            torch.cuda.synchronize()
+            torch.cuda.current_stream().synchronize()  # a copy on a stream of its own is not the step's
         end = time.perf_counter()
         waited_s = entered - asked
         return Step(end - start - waited_s, waited_s, time.thread_time() - cpu_s)
@@ -95,7 +97,8 @@ class Training:
 
     def _update(self) -> None:
         self.iteration += 1
-        torch._foreach_add_(self._edges, 1.0)
+        for edges in self._edges.values():
+            torch._foreach_add_(edges, 1.0)
         touched = 0
         while touched < _WINDOW_BYTES:
             block = self._blocks[self._next_block]
