@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ def main() -> None:
     if options.verifier:
         be_verifier()
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or what was saved would stay
     from asynchooks._cli.demo._environment import describe_environment, environment_line
 
     scenes = chosen_scenes(options)
