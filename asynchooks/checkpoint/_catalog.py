@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from asynchooks.checkpoint._manifest import (
     MANIFEST_SUFFIX,
@@ -40,7 +41,13 @@ __all__ = ["committed", "find_committed", "info_of", "pointed_name", "read_manif
 
 logger = logging.getLogger(__name__)
 
-_Files: TypeAlias = "tuple[Entry, Entry, Entry | None]"  # data, manifest, next manifest
+
+@dataclass(frozen=True, slots=True)
+class _Unfit:
+    """Data and manifests that do not fit; equal when nothing has changed between two looks."""
+
+    nbytes: int
+    seen: tuple[object, ...]
 
 
 def committed(
@@ -123,28 +130,28 @@ def url_of(store: Store, name: str) -> str:
 def _look_until_still(
     store: Store, known: MutableMapping[str, tuple[Entry, Manifest]], only: str | None
 ) -> list[Manifest]:
-    unfit_before: dict[str, _Files] = {}
+    unfit_before: dict[str, _Unfit] = {}
     while True:
         entries = store.entries()
         found: list[Manifest] = []
-        unfit: dict[str, _Files] = {}
+        unfit: dict[str, _Unfit] = {}
         for filename in entries if only is None else [manifest_name(only)]:
             name = filename.removesuffix(MANIFEST_SUFFIX)
             if name == filename or name not in entries or filename not in entries:
                 continue
-            manifest = _committed_at(store, entries, name, known)
-            if manifest is None:
-                unfit[name] = (entries[name], entries[filename], entries.get(next_manifest_name(name)))
+            judged = _committed_at(store, entries, name, known)
+            if isinstance(judged, Manifest):
+                found.append(judged)
             else:
-                found.append(manifest)
+                unfit[name] = judged
         if unfit == unfit_before:
             break
         unfit_before = unfit
-    for name, (data, _, _) in unfit.items():
+    for name, files in unfit.items():
         logger.warning(
             "%s is not a committed checkpoint: its %d bytes are not what its manifest describes",
             url_of(store, name),
-            data.nbytes,
+            files.nbytes,
         )
     return found
 
@@ -154,7 +161,7 @@ def _committed_at(
     entries: Mapping[str, Entry],
     name: str,
     known: MutableMapping[str, tuple[Entry, Manifest]],
-) -> Manifest | None:
+) -> Manifest | _Unfit:
     replacing = next_manifest_name(name) in entries
     entry = entries[manifest_name(name)]
     if not replacing and name in known and known[name][0] == entry:
@@ -164,11 +171,13 @@ def _committed_at(
         candidates.append(_read_or_warn(store, next_manifest_name(name)))
     nbytes = entries[name].nbytes
     fitting = [manifest for manifest in candidates if manifest is not None and manifest.nbytes == nbytes]
-    if len(fitting) > 1:
+    writer = None
+    if replacing:  # read last: one of the manifests may have been replaced or removed since the listing
         writer = written_by(store, name)
         fitting = [manifest for manifest in fitting if manifest.save_id == writer]
     if not fitting or fitting[0].name != name:
-        return None
+        ids = [None if manifest is None else manifest.save_id for manifest in candidates]
+        return _Unfit(entries[name].nbytes, (entries[name], entry, *ids, writer))
     if not replacing:
         known[name] = (entry, fitting[0])
     return fitting[0]

@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_REPLACED_TIMES = 3
+_REPLACED_TIMES = 10
 
 
 def restore(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=float(os.environ.get("ASYNCHOOKS_SOAK", "1")),
         help="multiplies how often the crash tests kill and how long they watch",
     )
+
+
+REMARKS = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Room for the remarks."""
+    config.stash[REMARKS] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what tests have counted."""
+    for line in config.stash[REMARKS]:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def remark(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Say something at the end of the session."""
+    return lambda text: request.config.stash[REMARKS].append(f"{request.node.name}: {text}")
 
 
 @pytest.fixture(scope="session")

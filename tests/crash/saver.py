@@ -119,12 +119,22 @@ def save_and_die(order: Mapping[str, Any], descriptor: int) -> int:
     return 0
 
 
+def save_again_and_again(order: Mapping[str, Any]) -> int:
+    """Save many times under one name, with data of these sizes in turn."""
+    store, sizes = open_store(order["url"], order["options"]), order["rows"]
+    saves = Checkpointer(store, run_id=RUN_ID)
+    for step in range(order["replacements"]):
+        saved = Saved(step, "latest.pth", sizes[step % len(sizes)])
+        saves.save_sync(capture(saved.state()), name=saved.name, step=step, pointer="last", keep=KeepLast(1))
+    return 0
+
+
 def fork(order: Mapping[str, Any]) -> tuple[int, int]:
     """Start a saver; return its process id and where it tells its points."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        os._exit(save_and_die(order, writer))
+        os._exit(save_again_and_again(order) if "replacements" in order else save_and_die(order, writer))
     os.close(writer)
     return child, reader
 
