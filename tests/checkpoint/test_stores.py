@@ -1,12 +1,10 @@
 """The conformance suites on every kind of store that the package opens."""
 
-import os
 import tracemalloc
 import uuid
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import obstore.store
 import pytest
 
@@ -33,26 +31,6 @@ def test_reading_a_small_file_takes_little_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
     assert peak_bytes < 2**20
-
-
-@pytest.mark.parametrize("ranks", ["1", "8"])
-@pytest.mark.parametrize("offset", [0, 1, 4096, 5000, 3 * 2**20 + 7, 9 * 2**20])
-def test_a_range_that_is_not_cached_is_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranks: str, offset: int
-) -> None:
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
-    data = np.random.default_rng(0).integers(0, 256, 10 * 2**20 + 77, np.uint8).tobytes()
-    store = open_store(tmp_path)
-    store.put("large", Content.of(data))
-    with (tmp_path / "large").open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    buffers = [bytearray(nbytes) for nbytes in (1, 5000, 0, 2**20, 5 * 2**20 + 3)]
-
-    nread = store.read_into("large", offset, [memoryview(buffer) for buffer in buffers])
-
-    wanted = data[offset : offset + sum(map(len, buffers))]
-    assert nread == len(wanted)
-    assert b"".join(buffers)[:nread] == wanted
 
 
 class TestFileUrl(StoreSuite):

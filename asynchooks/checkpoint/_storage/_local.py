@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._manifest import temporary_name
-from asynchooks.checkpoint._storage._direct_read import read_uncached
 from asynchooks.checkpoint._storage._errors import Guard
 from asynchooks.checkpoint._storage._local_owner import LocalOwnerFile
 from asynchooks.checkpoint._storage._local_write import write_content
@@ -73,7 +72,7 @@ class LocalStore:
                 yield memoryview(piece)
 
     def read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:
-        """Read at the offset: from the page cache, scattered by the kernel and not by Python, or past it."""
+        """Read at the offset, scattered by the kernel and not by Python."""
         return self._guard.call("read", name, lambda: self._read_into(name, offset, buffers))
 
     def entries(self) -> Mapping[str, Entry]:
@@ -130,7 +129,7 @@ class LocalStore:
     def _read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:
         descriptor = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return read_uncached(descriptor, offset, buffers) or _read(descriptor, offset, buffers)
+            return _read(descriptor, offset, buffers)
         finally:
             os.close(descriptor)
 
