@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 demo: $(VENV)/.demo
 	$(BIN)/asynchooks demo $(ARGS)
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(VENV)/.azurite
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev
@@ -39,6 +39,12 @@ $(VENV)/.torch: constraints.txt | $(BIN)/python
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt $(VENV)/.torch
 	$(PIP) -e '.[$*]'
+	@touch $@
+
+# An Azure for the tests; where there is no npm, they are skipped.
+$(VENV)/.azurite: Makefile | $(BIN)/python
+	if command -v npm >/dev/null; then \
+		npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3.37.0; fi
 	@touch $@
 
 clean:

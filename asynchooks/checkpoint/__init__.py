@@ -32,7 +32,15 @@ if TYPE_CHECKING:
         RetentionPolicy,
         Verdict,
     )
-    from asynchooks.checkpoint._storage import Entry, OwnerFile, Progress, Store, open_store, owner_file
+    from asynchooks.checkpoint._storage import (
+        Entry,
+        OwnerFile,
+        Progress,
+        Store,
+        open_store,
+        owner_file,
+        store_options,
+    )
     from asynchooks.checkpoint._sweep import sweep
     from asynchooks.checkpoint._verify import verify
 
@@ -70,6 +78,7 @@ __all__ = [
     "Store",
     "open_store",
     "owner_file",
+    "store_options",
 ]
 
 _MODULES = {
@@ -82,7 +91,7 @@ _MODULES = {
     "_prune": ("prune",),
     "_restore": ("find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"),
     "_retention": ("KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict"),
-    "_storage": ("Entry", "OwnerFile", "Progress", "Store", "open_store", "owner_file"),
+    "_storage": ("Entry", "OwnerFile", "Progress", "Store", "open_store", "owner_file", "store_options"),
     "_sweep": ("sweep",),
     "_verify": ("verify",),
 }

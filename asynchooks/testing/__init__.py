@@ -6,10 +6,12 @@ What needs torch is loaded when it is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from asynchooks.testing._azure import AzureServer, azure_server
 from asynchooks.testing._faulty_link import FaultyLink, LinkFault, LinkRequest
 from asynchooks.testing._gate import Gate
 from asynchooks.testing._recording import RecordingInstrument
 from asynchooks.testing._s3 import S3Server, s3_server
+from asynchooks.testing._sftp import SftpServer, sftp_server
 from asynchooks.testing._throttle import ThrottledLink, TokenBucket
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from asynchooks.testing._suite import CheckpointSuite, StoreSuite
 
 __all__ = [
+    "AzureServer",
     "Call",
     "CheckpointSuite",
     "Fault",
@@ -28,12 +31,15 @@ __all__ = [
     "LinkRequest",
     "RecordingInstrument",
     "S3Server",
+    "SftpServer",
     "SlowStore",
     "StoreSuite",
     "ThrottledLink",
     "TokenBucket",
+    "azure_server",
     "late_copies",
     "s3_server",
+    "sftp_server",
 ]
 
 _LAZY = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["START_S", "free_port", "rclone", "running"]
 
-START_S = 20.0
+START_S = 60.0
 _STOP_S = 5.0
 
 

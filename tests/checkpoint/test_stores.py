@@ -11,7 +11,15 @@ import pytest
 from asynchooks.checkpoint import Content, Store, open_store
 from asynchooks.checkpoint._storage._fsspec import FsspecStore
 from asynchooks.checkpoint._storage._object import ObjectStore
-from asynchooks.testing import CheckpointSuite, FaultyStore, S3Server, SlowStore, StoreSuite
+from asynchooks.testing import (
+    AzureServer,
+    CheckpointSuite,
+    FaultyStore,
+    S3Server,
+    SftpServer,
+    SlowStore,
+    StoreSuite,
+)
 
 
 class TestLocal(StoreSuite, CheckpointSuite):
@@ -72,6 +80,28 @@ def test_a_server_that_answers_ranges_wrongly_is_read_from_the_start(s3_server: 
     assert store.read_into("a.pth", 3, [memoryview(buffer)]) == 3
     assert buffer == b"ten"
     assert (parallel, store.parallel_reads) == (8, 1)
+
+
+@pytest.mark.s3
+class TestS3WithConditionalPuts(CheckpointSuite):
+    @pytest.fixture
+    def store(self, moto_server: S3Server) -> Store:
+        return open_store(
+            f"{moto_server.make_bucket('stores')}/{uuid.uuid4().hex}/run", moto_server.storage_options
+        )
+
+
+class TestAzure(StoreSuite, CheckpointSuite):
+    @pytest.fixture
+    def store(self, azure_server: AzureServer) -> Store:
+        container = azure_server.make_container("stores")
+        return open_store(f"{container}/{uuid.uuid4().hex}/run", azure_server.storage_options)
+
+
+class TestSftp(StoreSuite, CheckpointSuite):
+    @pytest.fixture
+    def store(self, sftp_server: SftpServer) -> Store:
+        return open_store(f"{sftp_server.url}{uuid.uuid4().hex}/run", sftp_server.storage_options)
 
 
 class TestAnyOtherFileSystem(StoreSuite, CheckpointSuite):

@@ -6,10 +6,19 @@ one kind only. A call blocks: it belongs on a worker thread, or in a plain scrip
 
 from __future__ import annotations
 
+from asynchooks.checkpoint._storage._backend_args import store_options
 from asynchooks.checkpoint._storage._errors import Stopped
 from asynchooks.checkpoint._storage._open import WriterChoice, open_folder, open_store
 from asynchooks.checkpoint._storage._owner_file import GuardingStore, OwnerFile, owner_file
-from asynchooks.checkpoint._storage._store import Entry, Progress, Store, read_all, scatter, unlimited
+from asynchooks.checkpoint._storage._store import (
+    Entry,
+    Progress,
+    Store,
+    UploadingStore,
+    read_all,
+    scatter,
+    unlimited,
+)
 
 __all__ = [
     "Entry",
@@ -18,11 +27,13 @@ __all__ = [
     "Progress",
     "Stopped",
     "Store",
+    "UploadingStore",
     "WriterChoice",
     "open_folder",
     "open_store",
     "owner_file",
     "read_all",
     "scatter",
+    "store_options",
     "unlimited",
 ]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["FsspecStore"]
 
 _PARALLEL_READS = 4
+_WRITE_BYTES = 4 * 2**20  # a put can be stopped between two writes, and a slow link takes seconds for one
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci"}
 
 
@@ -114,8 +115,10 @@ class FsspecStore:
         self._filesystem.makedirs(self._folder, exist_ok=True)
         target = self._path(name if self._appears_whole else temporary_name(uuid.uuid4().hex))
         file = self._filesystem.open(target, "wb")
+        if hasattr(file, "set_pipelined"):
+            file.set_pipelined(True)  # paramiko: 32 KiB at a time, each waited for, otherwise
         try:
-            for piece in content.chunks():
+            for piece in content.chunks(_WRITE_BYTES):
                 file.write(piece)
                 progress(piece.nbytes)
             if self._appears_whole:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
 
     from asynchooks.checkpoint._content import Content
+    from asynchooks.checkpoint._storage._s3_uploads import S3Uploads
+    from asynchooks.checkpoint._storage._store import Upload
 
 __all__ = ["ObjectStore"]
 
@@ -41,8 +43,11 @@ _NO_RANGE = ("non-partial response", "Content-Range")
 class ObjectStore:
     """A prefix of a bucket or container."""
 
-    def __init__(self, client: Client, *, url: str, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, client: Client, *, url: str, secrets: tuple[str, ...] = (), uploads: S3Uploads | None = None
+    ) -> None:
         self._client: Any = client
+        self._uploads = uploads
         self._guard = Guard(url, secrets=secrets)
         self._answers_ranges = True
 
@@ -181,6 +186,17 @@ class ObjectStore:
         """False: an object store shows no unfinished file."""
         del name
         return False
+
+    def unfinished_uploads(self, *, needed: bool = True) -> list[Upload]:
+        """What was begun here and is not complete, where the store can be asked."""
+        with self._guard.translated("list the uploads in", ""):
+            return [] if self._uploads is None else list(self._uploads.unfinished(needed=needed))
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Abort an unfinished upload."""
+        with self._guard.translated("abort the upload of", upload.name):
+            if self._uploads is not None:
+                self._uploads.abort(upload)
 
     def owner_file(self, name: str) -> ObjectOwnerFile:
         """The prefix's owner file, guarded by conditional puts."""

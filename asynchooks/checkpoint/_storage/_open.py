@@ -117,6 +117,7 @@ def _open_object_store(url: str, scheme: str, options: dict[str, Any], deadline_
     from obstore.store import from_url
 
     from asynchooks.checkpoint._storage._object import ObjectStore
+    from asynchooks.checkpoint._storage._s3_uploads import S3Uploads
 
     parts = urlsplit(url)
     if not parts.netloc:
@@ -142,7 +143,8 @@ def _open_object_store(url: str, scheme: str, options: dict[str, Any], deadline_
                 f"cannot open {redact_url(url)}: {text}. Known are the options of s3fs, gcsfs or adlfs."
             ) from None  # the cause may show credentials
         raise ConfigError(f"cannot open {redact_url(url)}: {text}") from None
-    return ObjectStore(client, url=redact_url(target), secrets=_secrets(url, merged))
+    uploads = S3Uploads(parts.netloc, parts.path, prepared.config) if scheme == "s3" else None
+    return ObjectStore(client, url=redact_url(target), secrets=_secrets(url, merged), uploads=uploads)
 
 
 def _secrets(url: str, options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from asynchooks.checkpoint._content import Content
 
-__all__ = ["Entry", "Progress", "Store", "nothing", "read_all", "scatter", "unlimited"]
+__all__ = ["Entry", "Progress", "Store", "Upload", "nothing", "read_all", "scatter", "unlimited"]
 
 _SMALL_BYTES = 2**20
 
@@ -39,6 +39,21 @@ class Entry:
 
     nbytes: int
     modified_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload that was begun and is not complete: no file yet.
+
+    Attributes:
+        name: of the file that it would become.
+        started_s: when it was begun, seconds since 1970.
+        upload_id: what the store calls it.
+    """
+
+    name: str
+    started_s: float
+    upload_id: str
 
 
 class Store(Protocol):
@@ -110,6 +125,20 @@ def scatter(data: memoryview, buffers: Iterable[memoryview]) -> int:
         np.copyto(np.frombuffer(buffer, np.uint8)[: piece.nbytes], np.frombuffer(piece, np.uint8))
         done += piece.nbytes
     return done
+
+
+@runtime_checkable
+class UploadingStore(Protocol):
+    """A store that can be asked for uploads that killed processes left; they cost money and are no files."""
+
+    def unfinished_uploads(self, *, needed: bool = True) -> Sequence[Upload]:
+        """Those into this folder, in flight or not.
+
+        Raises: ConfigError: a package is missing that asks the store, and `needed`.
+        """
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Drop what was uploaded; nothing happens when it is gone."""
 
 
 def read_all(store: Store, name: str, *, limit_bytes: int = _SMALL_BYTES) -> bytes:

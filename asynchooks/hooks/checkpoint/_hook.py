@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from asynchooks.checkpoint import store_options
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, Hook, background
 from asynchooks.hooks.checkpoint import _options
@@ -115,7 +116,7 @@ class CheckpointHook(Hook):
         self.save_best_full = save_best_full
         self.overlap = overlap
         self.out_dir = None if out_dir is None else os.fspath(out_dir)
-        self.backend_args = _options.check_options(backend_args, file_client_args)
+        self.backend_args = store_options("CheckpointHook", backend_args, file_client_args)
         self.filename_tmpl = _options.check_template(filename_tmpl, by_epoch=by_epoch)
         self.published_keys = _options.published(published_keys)
         self.when_busy = _options.check_word("when_busy", when_busy, ("wait", "skip", "coalesce"))

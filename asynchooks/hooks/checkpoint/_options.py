@@ -6,8 +6,7 @@ A slip that could only show at the first save, after an epoch of training, is an
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from asynchooks.errors import ConfigError, UnknownOptionError, UnsafePathError, did_you_mean
@@ -16,7 +15,7 @@ from asynchooks.registry import option_names
 
 __all__ = [
     "check_count",
-    "check_options",
+    "check_seconds",
     "check_template",
     "check_word",
     "metric_names",
@@ -121,23 +120,3 @@ def published(keys: Any) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise ConfigError(f"CheckpointHook(published_keys={keys!r}): a key stands there twice.")
     return tuple(names)
-
-
-def check_options(backend_args: Any, file_client_args: Any) -> dict[str, Any]:
-    """Return the store's options; ``file_client_args`` is MMCV's name for them."""
-    if file_client_args is not None:
-        if backend_args is not None:
-            raise ConfigError(
-                "CheckpointHook: file_client_args is the old name of backend_args; give backend_args alone."
-            )
-        warnings.warn(
-            "CheckpointHook: file_client_args is the old name of backend_args.",
-            DeprecationWarning,
-            stacklevel=3,
-        )
-        backend_args = file_client_args
-    if backend_args is None:
-        return {}
-    if not isinstance(backend_args, Mapping):
-        raise TypeError(f"CheckpointHook(backend_args={backend_args!r}): give a dict of fsspec's options.")
-    return {str(key): value for key, value in backend_args.items() if key != "backend"}

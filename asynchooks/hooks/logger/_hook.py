@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from asynchooks.checkpoint import store_options
 from asynchooks.execution import Effects, Hook, background, current_executor
 from asynchooks.hooks.logger import _options
 from asynchooks.hooks.logger._mirror import Mirror
@@ -88,7 +89,7 @@ class LoggerHook(Hook):
             self._mirror = Mirror(
                 _options.check_out_dir(out_dir),
                 suffixes=_options.check_suffixes(out_suffix),
-                options=_options.check_store_options(backend_args, file_client_args),
+                options=store_options("LoggerHook", backend_args, file_client_args),
                 keep_local=keep_local,
                 interval_s=sync_interval_s,
             )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
@@ -15,7 +14,6 @@ __all__ = [
     "check_count",
     "check_out_dir",
     "check_sinks",
-    "check_store_options",
     "check_suffixes",
     "nowhere_to_keep",
     "reject_unknown",
@@ -85,22 +83,6 @@ def check_suffixes(suffixes: str | Sequence[str]) -> tuple[str, ...]:
             f"LoggerHook(out_suffix={suffixes!r}): give an ending such as '.log', or a list of them."
         )
     return endings
-
-
-def check_store_options(backend_args: Any, file_client_args: Any) -> dict[str, Any]:
-    """Return the store's options; ``file_client_args`` is MMCV's name for them."""
-    if file_client_args is not None:
-        if backend_args is not None:
-            raise ConfigError(
-                "LoggerHook: file_client_args is the old name of backend_args; give the new one alone."
-            )
-        warnings.warn(
-            "LoggerHook: file_client_args is the old name of backend_args.", DeprecationWarning, stacklevel=3
-        )
-        backend_args = file_client_args
-    if not isinstance(backend_args, Mapping | None):
-        raise TypeError(f"LoggerHook(backend_args={backend_args!r}): give a dict of fsspec's options.")
-    return {str(key): value for key, value in (backend_args or {}).items() if key != "backend"}
 
 
 def nowhere_to_keep() -> ConfigError:
