@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asynchooks.checkpoint._capture import Snapshot, capture, state_nbytes
+    from asynchooks.checkpoint._capture import Snapshot, capture, prepare_capture, state_nbytes
     from asynchooks.checkpoint._checkpointer import Checkpointer
     from asynchooks.checkpoint._content import Content
     from asynchooks.checkpoint._inspect import FolderContents, OtherFile, inspect_folder
@@ -49,6 +49,7 @@ __all__ = [
     "Snapshot",
     "capture",
     "before_step",
+    "prepare_capture",
     "Overlap",
     "Watch",
     "state_nbytes",
@@ -82,7 +83,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "_capture": ("Snapshot", "capture", "state_nbytes"),
+    "_capture": ("Snapshot", "capture", "prepare_capture", "state_nbytes"),
     "_checkpointer": ("Checkpointer",),
     "_content": ("Content",),
     "_inspect": ("FolderContents", "OtherFile", "inspect_folder"),

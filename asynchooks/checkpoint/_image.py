@@ -8,6 +8,7 @@ place in the slab; what is saved of the state does not change it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from asynchooks.checkpoint._zip import ALIGNMENT, HEADER_ROOM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -56,13 +57,7 @@ class Image:
         Raises:
             CaptureError: there is no memory left.
         """
-        starts: list[int] = []
-        position = -HEADER_ROOM  # the header of the first is not in the image: it ends where a page begins
-        for nbytes in sizes:
-            start = -(-(position + HEADER_ROOM) // ALIGNMENT) * ALIGNMENT
-            starts.append(start)
-            position = start + nbytes
-        total = max(position, 0)
+        starts, total = _layout(sizes)
         memory = staging.lease(total) if total >= _HEAP_BYTES else np.empty(total, np.uint8)
         slots = tuple(
             Slot(index, start, nbytes, _storage_over(memory[start : start + nbytes]))
@@ -73,6 +68,23 @@ class Image:
     def slot_of(self, storage: torch.UntypedStorage) -> Slot | None:
         """The place of a storage; None when it lies elsewhere."""
         return self.by_storage.get(storage._cdata)  # noqa: SLF001
+
+
+def prepare(sizes: Sequence[int], staging: Staging) -> Callable[[], None] | None:
+    """What makes memory for storages of these sizes warm, on any thread; None where there is nothing to make."""
+    _, total = _layout(sizes)
+    return partial(staging.prepare, total) if total >= _HEAP_BYTES else None
+
+
+def _layout(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Where each storage starts, and the bytes of all."""
+    starts: list[int] = []
+    position = -HEADER_ROOM  # the header of the first is not in the image: it ends where a page begins
+    for nbytes in sizes:
+        start = -(-(position + HEADER_ROOM) // ALIGNMENT) * ALIGNMENT
+        starts.append(start)
+        position = start + nbytes
+    return starts, max(position, 0)
 
 
 def _storage_over(memory: npt.NDArray[np.uint8]) -> torch.UntypedStorage:

@@ -13,13 +13,24 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias, cast
 
 import torch
 
 from asynchooks.errors import CaptureError
 
-__all__ = ["Copier", "Lane", "Piece", "StreamLane", "ThreadLane", "copy_at_once", "copy_pieces"]
+__all__ = [
+    "Copier",
+    "CudaStreams",
+    "Event",
+    "Lane",
+    "Piece",
+    "StreamLane",
+    "Streams",
+    "ThreadLane",
+    "copy_at_once",
+    "copy_pieces",
+]
 
 _BATCH_BYTES = 16 * 2**20
 _LARGE_BYTES = 2**18
@@ -69,7 +80,10 @@ class ThreadLane:
         self._process = os.getpid()
         # Not a daemon: the interpreter waits for a copy, which is short, before it tears torch down. A thread for
         # each copy (60 us) needs no owner that stops it.
-        threading.Thread(target=self._run, args=(at_end,), name="asynchooks copy").start()
+        try:
+            threading.Thread(target=self._run, args=(at_end,), name="asynchooks copy").start()
+        except RuntimeError:  # no more threads: the interpreter ends, or a limit is reached
+            self._run(at_end)
 
     def order(self) -> None:
         """Wait for the thread. What failed is told by `wait`."""
@@ -98,58 +112,102 @@ class ThreadLane:
             self._ended.set()
 
 
+class Event(Protocol):
+    """A moment in a stream's work."""
+
+    def synchronize(self) -> None:
+        """Block until it has come."""
+
+    def query(self) -> bool:
+        """Whether it has come."""
+
+
+class Streams(Protocol):
+    """What a lane needs of a device: the caller's stream, which trains, and one of its own, which copies."""
+
+    def follow(self) -> None:
+        """Let the own stream go on after all that the caller's has been given so far."""
+
+    def copy(self, piece: Piece) -> None:
+        """Give the own stream a copy to do. The source's memory is not given away before."""
+
+    def mark(self) -> Event:
+        """The end of what the own stream was given so far."""
+
+    def hold(self, event: Event) -> None:
+        """Let the caller's stream, as it is at this call, go on after an event."""
+
+
 class StreamLane:
-    """Copies from one CUDA device on a side stream, into memory that is registered with CUDA.
+    """Copies from one device on a side stream, into memory that the device can write.
 
     Args:
-        device: of all sources.
+        streams: the device's.
         at_once: pieces that what the caller enqueues next already has to find copied: its stream waits.
         later: pieces that `order` is called for.
     """
 
-    def __init__(self, device: torch.device, at_once: Sequence[Piece], later: Sequence[Piece]) -> None:
-        self._device = device
-        caller = torch.cuda.current_stream(device)
-        side = _side_streams.get(device)
-        if side is None:
-            side = _side_streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        side.wait_stream(caller)
-        with torch.cuda.stream(side):
-            self._enqueue(at_once, side)
-            if at_once:
-                caller.wait_event(side.record_event())
-            self._enqueue(later, side)
-            # a wait for it sleeps instead of spinning
-            self._event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            self._event.record(side)
+    def __init__(self, streams: Streams, at_once: Sequence[Piece], later: Sequence[Piece]) -> None:
+        self._streams = streams
+        streams.follow()
+        for piece in at_once:
+            streams.copy(piece)
+        if at_once:
+            streams.hold(streams.mark())
+        for piece in later:
+            streams.copy(piece)
+        self._end = streams.mark()
         _let_go()
-        _under_way.append((self._event, [piece.target for piece in (*at_once, *later)]))
+        _under_way.append((self._end, [piece.target for piece in (*at_once, *later)]))
 
     def order(self) -> None:
         """Let the caller's stream wait on the device; its thread goes on."""
-        torch.cuda.current_stream(self._device).wait_event(self._event)
+        self._streams.hold(self._end)
 
     def wait(self) -> None:
         """Wait for the device."""
-        self._event.synchronize()
+        self._end.synchronize()
         _let_go()
 
-    @staticmethod
-    def _enqueue(pieces: Sequence[Piece], side: torch.cuda.Stream) -> None:
-        for piece in pieces:
-            piece.target.copy_(piece.source, non_blocking=True)
-            piece.source.record_stream(side)  # freed memory is not given away before the copy has read it
 
-
-_side_streams: dict[torch.device, torch.cuda.Stream] = {}
-_under_way: list[
-    tuple[torch.cuda.Event, list[torch.Tensor]]
-] = []  # a device writes there, whoever still wants it
+_under_way: list[tuple[Event, list[torch.Tensor]]] = []  # a device writes there, whoever still wants it
 
 
 def _let_go() -> None:
     """Give memory back into which no device writes any more."""
-    _under_way[:] = [item for item in _under_way if not item[0].query()]  # type: ignore[no-untyped-call]
+    _under_way[:] = [item for item in _under_way if not item[0].query()]
+
+
+class CudaStreams:
+    """The streams of one CUDA device; the side stream is made once."""
+
+    _sides: ClassVar[dict[torch.device, torch.cuda.Stream]] = {}
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device not in self._sides:
+            self._sides[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._side = self._sides[device]
+
+    def follow(self) -> None:
+        """See `Streams`."""
+        self._side.wait_stream(torch.cuda.current_stream(self._device))
+
+    def copy(self, piece: Piece) -> None:
+        """See `Streams`."""
+        with torch.cuda.stream(self._side), torch.no_grad():
+            piece.target.copy_(piece.source, non_blocking=True)
+        piece.source.record_stream(self._side)
+
+    def mark(self) -> Event:
+        """See `Streams`."""
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call] # a wait sleeps, and does not spin
+        event.record(self._side)
+        return event
+
+    def hold(self, event: Event) -> None:
+        """See `Streams`."""
+        torch.cuda.current_stream(self._device).wait_event(cast("torch.cuda.Event", event))
 
 
 def copy_at_once(pieces: Sequence[Piece]) -> None:

@@ -22,6 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from asynchooks.checkpoint._lanes import (
     Copier,
+    CudaStreams,
     Lane,
     Piece,
     StreamLane,
@@ -92,7 +93,7 @@ def _sample(source: torch.Tensor) -> list[bytes]:
 
 
 class Copy:
-    """The bytes of one capture that are copied later.
+    """The bytes of one capture that one lane copies.
 
     Attributes:
         copied: where the copy of a storage is, by what identifies its source. Theirs until the barrier.
@@ -107,14 +108,14 @@ class Copy:
         self.copied = copied
         self._witnesses: Mapping[Key, Witness] = witnesses
         self._place = place
-        self._lanes: list[Lane] = []
+        self._lane: Lane | None = None
         self._lock = threading.Lock()
         self._judged = False
         self._torn: str | None = None
 
-    def start(self, lanes: Iterable[Lane]) -> None:
+    def start(self, lane: Lane) -> None:
         """Take note of who copies."""
-        self._lanes.extend(lanes)
+        self._lane = lane
 
     def judge(self) -> None:
         """See whether any source has changed; the first time counts. Called when all is copied, or at the barrier."""
@@ -129,8 +130,8 @@ class Copy:
 
     def order(self) -> None:
         """The barrier: what the caller does next comes after the copy. Any thread."""
-        for lane in self._lanes:
-            lane.order()
+        if self._lane is not None:
+            self._lane.order()
         self.judge()
         self._witnesses = {}
         self.copied = {}
@@ -141,8 +142,8 @@ class Copy:
         Raises:
             CaptureError: they are not those of the capture.
         """
-        for lane in self._lanes:
-            lane.wait()
+        if self._lane is not None:
+            self._lane.wait()
         self.judge()
         if self._torn is not None:
             raise CaptureError(
@@ -171,20 +172,19 @@ class Copies:
         self._open: list[tuple[weakref.ref[Copy], Watch]] = []
         self._is_hooked = False
 
-    def add(self, copy: Copy, pieces: list[Piece], lanes: list[Lane], watch: Watch) -> None:
-        """Start the copies of a capture; the CPU's pieces in a thread."""
+    def add(self, copies: Iterable[Copy], watch: Watch) -> None:
+        """Wait for these copies before the next step. The watch is told at once where there are none."""
+        added = [(weakref.ref(copy), watch) for copy in copies]
         with self._lock:
-            if not self._is_hooked:
+            if added and not self._is_hooked:
                 self._is_hooked = True
                 register_optimizer_step_pre_hook(_before_optimizer_step)
             forgotten = [entry for entry in self._open if entry[0]() is None]
-            self._open = [entry for entry in self._open if entry not in forgotten]
-            self._open.append((weakref.ref(copy), watch))
+            self._open = [entry for entry in self._open if entry not in forgotten] + added
         for _, its_watch in forgotten:
             its_watch.lift()
-        if pieces:
-            lanes = [*lanes, ThreadLane(pieces, self.copier, copy.judge)]
-        copy.start(lanes)
+        if not added:
+            watch.lift()
 
     def before_step(self) -> None:
         """See `before_step`."""
@@ -300,30 +300,31 @@ class Plan:
         """
         now = [piece for key, piece in pieces.items() if key not in self._later]
         later = {key: piece for key, piece in pieces.items() if key in self._later}
-        lanes: list[Lane] = []
-        on_cuda = {p.source.device for p in pieces.values() if p.source.device.type == "cuda"}
+        started: list[Copy] = []
+        on_cuda = {piece.source.device for piece in pieces.values() if piece.source.device.type == "cuda"}
         for device in on_cuda if on_cuda and pin() else ():
-            mine = [key for key, piece in later.items() if piece.source.device == device]
-            lanes.append(
-                StreamLane(
-                    device,
-                    [piece for piece in now if piece.source.device == device],
-                    [later.pop(key) for key in mine],
-                )
+            mine = {key: later.pop(key) for key in [*later] if later[key].source.device == device}
+            lane = StreamLane(
+                CudaStreams(device),
+                [piece for piece in now if piece.source.device == device],
+                list(mine.values()),
             )
             now = [piece for piece in now if piece.source.device != device]
-        in_thread = [later.pop(key) for key, piece in [*later.items()] if piece.source.device.type == "cpu"]
+            started.append(self._copy(mine, place))
+            started[-1].start(lane)
+        in_thread = {key: later.pop(key) for key in [*later] if later[key].source.device.type == "cpu"}
         copy_at_once([*now, *later.values()])
-        if not lanes and not in_thread:
-            watch.lift()
-            return self._used
-        copy = Copy(
-            {key: piece.target.untyped_storage() for key, piece in pieces.items() if key in self._later},
-            {key: Witness(over, pieces[key].source) for key, over in self._later.items() if key in pieces},
-            place,
-        )
-        self._copies.add(copy, in_thread, lanes, watch)
-        return [*self._used, copy]
+        if in_thread:
+            started.append(self._copy(in_thread, place))
+            started[-1].start(ThreadLane([*in_thread.values()], self._copies.copier, started[-1].judge))
+        overlapped = [copy for copy in started if copy.copied]
+        self._copies.add(overlapped, watch)
+        return [*self._used, *started]
+
+    def _copy(self, pieces: Mapping[Key, Piece], place: Callable[[Key], str]) -> Copy:
+        copied = {key: piece.target.untyped_storage() for key, piece in pieces.items()}
+        witnesses = {key: Witness(self._later[key], piece.source) for key, piece in pieces.items()}
+        return Copy(copied, witnesses, place)
 
 
 def _named(overlap: Overlap | Iterable[Overlap]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -80,6 +80,7 @@ class Staging:
     def __init__(self, *, keep: int = 2) -> None:
         self._keep = keep
         self._lock = threading.Lock()
+        self._preparing = threading.Lock()
         self._free: list[_Slab] = []
         self._returned: deque[_Slab] = deque()  # filled by finalizers, which must not take the lock
         self._leased: weakref.WeakValueDictionary[int, _Slab] = weakref.WeakValueDictionary()
@@ -113,14 +114,15 @@ class Staging:
 
     def prepare(self, nbytes: int) -> None:
         """Make memory of `nbytes` warm, so that the next capture finds it. Blocks; holds no GIL meanwhile."""
-        with self._lock:
-            self._collect()
-            if any(slab.nbytes >= nbytes for slab in self._free):
-                return
-        slab = _new_slab(nbytes)
-        with self._lock:
-            slab.used_at = self._leases
-            self._free.append(slab)
+        with self._preparing:  # two that ask at once want one slab
+            with self._lock:
+                self._collect()
+                if any(slab.nbytes >= nbytes for slab in self._free):
+                    return
+            slab = _new_slab(nbytes)
+            with self._lock:
+                slab.used_at = self._leases
+                self._free.append(slab)
 
     def place_of(self, buffer: memoryview) -> Place | None:
         """Where leased memory lies for another process; None for memory that is not of this pool."""

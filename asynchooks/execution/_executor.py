@@ -198,7 +198,7 @@ class HookExecutor:
         if flight.attention:
             self._firings.attend(point)
         methods = plan.inline
-        if methods and (flight.foreground.captures or flight.foreground.barriers.standing):
+        if methods and (flight.captures or flight.barriers.standing):
             methods = None  # a copy is under way or may be soon: each hook is asked whether it has to wait
         if methods is None or others or batch_idx is _ABSENT or data_batch is _ABSENT:
             self._firings.run(

@@ -44,7 +44,8 @@ class Flight:
             lock.
         deferring: the part whose deferred foreground runs now, or None. Training thread only.
         ledger: what happened so far.
-        foreground: calls methods on the training thread.
+        foreground: calls methods on the training thread; its captures and barriers stand here too, where the
+            fast path reads them.
         waits: what the training thread waits for.
     """
 
@@ -54,6 +55,8 @@ class Flight:
         self.ledger = Ledger(instrument, inline=order == "inline")
         self._limits = limits
         self.foreground = Foreground(self.release, self.ledger)
+        self.captures = self.foreground.captures
+        self.barriers = self.foreground.barriers
         self._board = Scoreboard(order)
         self._changed = Critical()
         self._parts = Parts()

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -164,6 +164,14 @@ class RunContext(ABC):
                     watch = executor.before_next_change(checkpoints.before_step)
                     return checkpoints.capture(content, overlap=later, watch=watch)
         return checkpoints.capture(content)
+
+    def prepare_capture(self, *, save_optimizer: bool = True) -> Callable[[], None] | None:
+        """Return what makes memory for captures like this one warm, on any thread; None where nothing is needed.
+
+        Called on the training thread, once the optimizer has its state. What hooks put into the content counts not.
+        """
+        content = self._content(save_optimizer=save_optimizer, save_param_scheduler=False, meta={})
+        return checkpoints.prepare_capture(content)
 
     def _changed_by_steps_alone(self) -> tuple[torch.optim.Optimizer, ...]:
         """What a capture may copy later. Parameters without an optimizer may change in forward: an EMA's, say."""

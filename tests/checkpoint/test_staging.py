@@ -126,6 +126,7 @@ def test_a_forked_child_does_not_write_into_its_parents_memory() -> None:
 
 
 def test_no_descriptor_is_left_when_memory_is_let_go() -> None:
+    gc.collect()  # what earlier tests have left
     before = _descriptors()
     staging = Staging()
     memory = staging.lease(2 * MIB)

@@ -2,10 +2,6 @@
 
 obstore retries, aborts a failed multipart upload and releases the GIL throughout; this module only cuts the
 content into parts and turns the answers into entries.
-
-The parts are views that obstore pulls from a generator, which is how progress is told and an upload is stopped. A
-put of one whole buffer takes the same CPU (0.1 s for 512 MiB) and was 6 % faster (median of 8 in turns, against
-rclone on a busy machine, November 2026). Nothing is copied but the parts that span buffers.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from asynchooks.checkpoint import store_options
-from asynchooks.errors import ConfigError
+from asynchooks.errors import CaptureError, ConfigError
 from asynchooks.execution import Effects, Hook, background
 from asynchooks.hooks.checkpoint import _options
 from asynchooks.hooks.checkpoint._best import AUTO, Improvement, Rules, improvements, plain_numbers
@@ -130,6 +130,7 @@ class CheckpointHook(Hook):
         self._bests = self._rules.apply(metrics) if metrics and not self._is_auto else ()
         self._folder: Folder | None = None
         self._may_save_best = True
+        self._is_prepared = False
         self._resumed_at = 0
         self._claims = Claims()
 
@@ -165,6 +166,7 @@ class CheckpointHook(Hook):
             StorageError: the store refuses or is not there; nothing has been trained yet.
         """
         self._may_save_best = True
+        self._is_prepared = False
         self._folder = None
         self._folder_of(runner)
         if self.max_keep_ckpts > 0:
@@ -175,15 +177,15 @@ class CheckpointHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> BackgroundPart | None:
-        """Save, where iterations are counted and one is due."""
+        """Save, where iterations are counted and one is due; the first time, see to warm memory for saves."""
         del batch_idx, data_batch, outputs
         if self.by_epoch:
-            return None
+            return self._prepare(runner)
         self._may_save_best = True
         done = runner.iter + 1
         if self._is_due(done) or (self.save_last and done == runner.max_iters):
             return self._save_step(runner, {"epoch": runner.epoch, "iter": done})
-        return None
+        return self._prepare(runner)
 
     @background
     def after_train_epoch(self, runner: Any) -> BackgroundPart | None:
@@ -245,6 +247,26 @@ class CheckpointHook(Hook):
     def _is_due(self, done: int) -> bool:
         since = done - self.save_begin
         return self.interval > 0 and since >= 0 and since % self.interval == 0
+
+    def _prepare(self, runner: Any) -> BackgroundPart | None:
+        """Have memory made warm for the first save, now that the optimizer has its state."""
+        if self._is_prepared:
+            return None
+        self._is_prepared = True
+        will_save = self.interval > 0 or self.save_last or self.saves_best
+        if not will_save or not is_first_rank() or runner.executor.mode == "sync":
+            return None
+        make = runner.prepare_capture(save_optimizer=self.save_optimizer)
+        if make is None:
+            return None
+
+        async def prepare() -> None:
+            try:
+                await anyio.to_thread.run_sync(make)
+            except CaptureError as error:  # the save will tell, if there is no memory by then either
+                runner.logger.debug("CheckpointHook: %s", error)
+
+        return prepare
 
     def _save_step(self, runner: Any, meta: dict[str, int]) -> BackgroundPart | None:
         folder = self._folder_of(runner)
