@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 class OddFileSystem(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
     """A local folder. Another process than `owner` misbehaves at `at`, as often as the file `once` does not exist.
 
-    Operations: init, open, write, close, mv. What happens: kill, hang, deny.
+    Operations: init, open, write, close, mv. What happens: kill, freeze, hang, deny.
     """
 
     protocol = "odd"
@@ -58,6 +58,8 @@ class OddFileSystem(LocalFileSystem):  # type: ignore[misc] # fsspec has no type
         sys.stderr.write(f"about to {self.what} at {operation} with {self.password}\n")
         sys.stderr.flush()
         while True:
+            if self.what == "hang":
+                signal.pause()
             os.kill(os.getpid(), signal.SIGKILL if self.what == "kill" else signal.SIGSTOP)
 
 
@@ -73,6 +75,29 @@ class _File:
     def close(self) -> None:
         self._filesystem.reach("close")
         self._file.close()
+
+
+class PipelinedFileSystem(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
+    """Answers writes as a full SFTP server does through paramiko: late, and never to who only closes."""
+
+    def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **options: Any) -> Any:
+        return _PipelinedFile(path) if mode == "wb" else super()._open(path, mode, block_size, **options)
+
+
+class _PipelinedFile:
+    def __init__(self, path: str) -> None:
+        Path(path).touch()
+        self._is_pipelined = False
+
+    def set_pipelined(self, pipelined: bool) -> None:
+        self._is_pipelined = pipelined
+
+    def write(self, piece: memoryview) -> None:
+        if not self._is_pipelined:
+            raise OSError(28, "No space left on device")
+
+    def close(self) -> None:
+        pass
 
 
 class LonelyFileSystem(OddFileSystem):

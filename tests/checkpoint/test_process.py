@@ -27,6 +27,8 @@ from asynchooks.checkpoint._storage._process import ProcessStore, describe
 from asynchooks.errors import ConfigError, StorageDeniedError, StorageFullError, StorageUnavailableError
 from asynchooks.testing import CheckpointSuite, StoreSuite
 
+from .odd_filesystem import PipelinedFileSystem
+
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
 LARGE = Content.of(bytes(2 * MIB), b"end")
@@ -96,6 +98,17 @@ def test_the_store_decides_what_writes(tmp_path: Path) -> None:
     assert isinstance(open_store(tmp_path, writer="process"), ProcessStore)
     with pytest.raises(ConfigError, match="'processes'"):
         open_store(tmp_path, writer="processes")  # type: ignore[arg-type]
+
+
+def test_what_another_package_reaches_needs_no_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("s3", "no.such.package", clobber=True, errtxt="install it")
+    try:
+        described = describe("s3://bucket/run", {"key": "k"})
+    finally:
+        fsspec.register_implementation("s3", "s3fs.S3FileSystem", clobber=True, errtxt="Install s3fs")
+
+    assert described is not None
+    assert described["implementations"] == {}
 
 
 def test_what_lives_in_this_process_is_written_by_a_thread(tmp_path: Path) -> None:
@@ -179,9 +192,9 @@ def test_a_writer_that_is_killed_again_and_again_is_an_error_at_once(tmp_path: P
     assert whole(tmp_path) == sorted(store.entries()) == ["a.pth"]
 
 
-@pytest.mark.parametrize("step", ["open", "mv"])
-def test_a_writer_that_hangs_is_ended_at_the_deadline(tmp_path: Path, step: str) -> None:
-    store = odd(tmp_path, at=step, what="hang", deadline_s=2.0)
+@pytest.mark.parametrize(("step", "what"), [("open", "hang"), ("mv", "freeze")])
+def test_a_writer_that_hangs_is_ended_at_the_deadline(tmp_path: Path, step: str, what: str) -> None:
+    store = odd(tmp_path, at=step, what=what, deadline_s=2.0)
 
     with pytest.raises(StorageUnavailableError, match="said nothing for 2 s"):
         store.put("a.pth", LARGE)
@@ -346,6 +359,15 @@ def test_a_writer_that_dies_after_the_word_was_given_asks_again(tmp_path: Path) 
     store.put("a.pth", LARGE, before_visible=lambda: asked.append(whole(tmp_path / "run")))
 
     assert asked == [[], []]
+
+
+def test_a_full_sftp_server_is_heard_before_the_file_appears(tmp_path: Path) -> None:
+    store = FsspecStore(PipelinedFileSystem(), str(tmp_path), url=f"sftp://server{tmp_path}")
+
+    with pytest.raises(StorageFullError, match="No space left"):
+        store.put("a.pth", LARGE)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpointer_takes_the_choice(tmp_path: Path) -> None:

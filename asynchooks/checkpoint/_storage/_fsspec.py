@@ -118,8 +118,10 @@ class FsspecStore:
         if hasattr(file, "set_pipelined"):
             file.set_pipelined(True)  # paramiko: 32 KiB at a time, each waited for, otherwise
         try:
+            written = 0
             for piece in content.chunks(_WRITE_BYTES):
-                file.write(piece)
+                written += piece.nbytes
+                _write(file, piece, is_last=written == content.nbytes)
                 progress(piece.nbytes)
             if self._appears_whole:
                 before_visible()
@@ -173,6 +175,19 @@ class FsspecStore:
             for item in listing
             if item["type"] == "file"
         }
+
+
+def _write(file: Any, piece: memoryview, *, is_last: bool) -> None:
+    """Write a piece; over SFTP without waiting for the server's answer to every 32 KB of it.
+
+    When a pipelined file is closed, paramiko drops the answers that are still on their way, and with them a full
+    disk. So the very last byte is written the slow way, which waits for all answers and raises what they say.
+    """
+    if is_last and hasattr(file, "set_pipelined"):
+        file.write(piece[:-1])
+        file.set_pipelined(False)
+        piece = piece[-1:]
+    file.write(piece)
 
 
 def _modified_s(item: Mapping[str, Any]) -> float | None:

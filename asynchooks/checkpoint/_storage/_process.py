@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -42,22 +43,21 @@ _WAIT_S = 1.0
 
 def describe(url: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
     """What another process needs to open the same store; None when its files or options live in this one alone."""
-    classes = {
-        protocol: fsspec.get_filesystem_class(protocol)
-        for part in url.split("::")
-        for protocol in [part.partition("://")[0]]
-        if "://" in part or protocol in fsspec.available_protocols()
-    }
+    protocols = [part.partition("://")[0] for part in url.split("::")]
+    classes = {}
+    for protocol in protocols:
+        with suppress(
+            ImportError, ValueError
+        ):  # a path; or what is reached otherwise, such as S3 without s3fs
+            classes[protocol] = fsspec.get_filesystem_class(protocol)
     names = {protocol: f"{cls.__module__}:{cls.__qualname__}" for protocol, cls in classes.items()}
     if any("<locals>" in name or name.startswith("__main__:") for name in names.values()):
         return None
     if any(issubclass(cls, MemoryFileSystem) for cls in classes.values()):
         return None
-    spoken = {
-        protocol
-        for cls in classes.values()
-        for protocol in ([cls.protocol] if isinstance(cls.protocol, str) else cls.protocol)
-    }
+    spoken = {*protocols}
+    for cls in classes.values():
+        spoken.update([cls.protocol] if isinstance(cls.protocol, str) else cls.protocol)
     description = {
         "url": url,
         "options": dict(options),
