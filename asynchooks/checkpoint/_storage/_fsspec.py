@@ -75,9 +75,12 @@ class FsspecStore:
     def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
         """Yield the file's bytes."""
         path = self._path(name)
-        file = self._guard.call(
-            "read", name, lambda: self._filesystem.open(path, "rb", block_size=chunk_bytes)
-        )
+
+        def opened() -> Any:
+            self._filesystem.invalidate_cache(self._folder)  # another process may have replaced what a list showed
+            return self._filesystem.open(path, "rb", block_size=chunk_bytes)
+
+        file = self._guard.call("read", name, opened)
         position = 0
 
         def read_on() -> Any:
