@@ -11,7 +11,7 @@ import mmap
 from functools import cache
 from typing import Any
 
-__all__ = ["advise"]
+__all__ = ["advise", "libc"]
 
 _LARGE_BYTES = 2 * 2**20
 
@@ -21,9 +21,10 @@ def advise(address: int, nbytes: int) -> None:
     start = -(-address // _LARGE_BYTES) * _LARGE_BYTES
     end = (address + nbytes) // _LARGE_BYTES * _LARGE_BYTES
     if end > start and hasattr(mmap, "MADV_HUGEPAGE"):
-        _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_HUGEPAGE)
+        libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_HUGEPAGE)
 
 
 @cache
-def _libc() -> Any:
-    return ctypes.CDLL(None)
+def libc() -> Any:
+    """The C library; its calls hold no GIL."""
+    return ctypes.CDLL(None, use_errno=True)

@@ -1,8 +1,13 @@
 """Staging memory: warm again, nobody else's while anything refers to it, at a place that another process can map."""
 
+import faulthandler
 import gc
 import mmap
 import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +106,10 @@ def test_prepared_memory_is_the_next_captures() -> None:
     assert staging.free_bytes == 0
 
 
-def test_a_place_is_where_another_process_finds_the_same_bytes() -> None:
+def test_shared_memory_has_a_place_where_another_process_finds_the_same_bytes() -> None:
     staging = Staging()
+    private = staging.lease(4 * MIB)
+    staging.share()
     memory = staging.lease(4 * MIB)
     memory[MIB : MIB + 5] = list(b"hello")
 
@@ -110,27 +117,100 @@ def test_a_place_is_where_another_process_finds_the_same_bytes() -> None:
 
     assert place is not None
     assert os.pread(place.descriptor, 5, place.offset) == b"hello"
+    assert staging.place_of(private.data) is None
     assert staging.place_of(memoryview(b"elsewhere")) is None
 
 
-def test_a_forked_child_does_not_write_into_its_parents_memory() -> None:
+def test_private_memory_is_not_leased_again_once_it_is_to_be_shared() -> None:
     staging = Staging()
-    staging.lease(2 * MIB).fill(1)
+    staging.lease(4 * MIB)
+    staging.share()
+
+    assert staging.place_of(staging.lease(4 * MIB).data) is not None
+
+
+@contextmanager
+def _forked(run: Callable[[], object]) -> Iterator[int]:
+    """A forked child that runs a function and ends; its process id."""
     child = os.fork()
     if not child:
-        staging.lease(2 * MIB).fill(2)
-        os._exit(0)
-    os.waitpid(child, 0)
+        try:
+            run()
+        finally:
+            os._exit(0)
+    try:
+        yield child
+    finally:
+        with suppress(ChildProcessError):
+            os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_forked_child_does_not_write_into_its_parents_memory(*, is_shared: bool) -> None:
+    staging = Staging()
+    if is_shared:
+        staging.share()
+    staging.lease(2 * MIB).fill(1)
+
+    with _forked(lambda: staging.lease(2 * MIB).fill(2)):
+        pass
 
     assert set(staging.lease(2 * MIB)) == {1}
 
 
-def test_no_descriptor_is_left_when_memory_is_let_go() -> None:
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_memory_stays_warm_while_a_forked_child_lives(*, is_shared: bool) -> None:
+    staging = Staging()
+    if is_shared:
+        staging.share()
+    memory = staging.lease(64 * MIB)
+    reader, writer = os.pipe()
+
+    with _forked(lambda: os.read(reader, 1)):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        memory.fill(1)
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        os.write(writer, b"x")
+    os.close(reader)
+    os.close(writer)
+
+    assert faults < 100
+
+
+def test_a_forked_child_that_reads_a_snapshot_dies_instead_of_reading_other_bytes() -> None:
+    memory = Staging().lease(2 * MIB)
+    memory.fill(1)
+
+    def read() -> None:
+        faulthandler.disable()
+        os._exit(int(memory[MIB]))
+
+    with _forked(read) as child:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGSEGV
+
+
+def test_what_a_forked_child_lets_go_takes_nothing_else_with_it() -> None:
+    leased = [Staging().lease(8 * MIB)]
+
+    def let_go() -> None:
+        others = [mmap.mmap(-1, 8 * MIB) for _ in range(20)]
+        leased.clear()
+        gc.collect()
+        os._exit(sum(other[0] for other in others))
+
+    with _forked(let_go) as child:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_nothing_is_left_when_memory_is_let_go(*, is_shared: bool) -> None:
     gc.collect()  # what earlier tests have left
     before = _descriptors()
     staging = Staging()
+    if is_shared:
+        staging.share()
     memory = staging.lease(2 * MIB)
-    assert _descriptors() > before
+    assert (_descriptors() > before) == is_shared
 
     del memory, staging
     gc.collect()

@@ -21,6 +21,7 @@ import fsspec.config
 from fsspec.implementations.memory import MemoryFileSystem
 
 from asynchooks.checkpoint._content import CHUNK_BYTES
+from asynchooks.checkpoint._staging import shared_staging
 from asynchooks.checkpoint._storage._errors import Guard
 from asynchooks.checkpoint._storage._owner_file import OwnerFile, owner_file
 from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, unlimited
@@ -102,6 +103,7 @@ class ProcessStore:
         self._writer: Writer | None = None
         self._reaches_the_same = False
         self._has_warned = False
+        shared_staging().share()
 
     @property
     def url(self) -> str:
