@@ -83,6 +83,11 @@ class Snapshot:
             copy.wait()
 
     @property
+    def outline(self) -> Any:
+        """The state at once: its structure is whole, the bytes of its tensors may still be on their way."""
+        return self._state
+
+    @property
     def state(self) -> Any:
         """The same nested structure, its tensors on the CPU; waits, as `wait` does."""
         self.wait()

@@ -217,9 +217,9 @@ class Checkpointer:
 
     def _prepare(self, request: _Request) -> tuple[Manifest, Serialized]:
         """The file's bytes where they lie, and what is known of them without reading them."""
-        request.snapshot.wait()  # an overlapped copy may still be under way
         save_id = uuid.uuid4().hex
         serialized = serialize(request.snapshot, save_id)
+        request.snapshot.wait()  # an overlapped copy may still be under way
         if (
             not self._created_ns
         ):  # what is saved now is newer than all that is there, whatever the clocks said then
