@@ -60,8 +60,8 @@ class Serialized:
 def serialize(snapshot: Snapshot, save_id: str) -> Serialized:
     """Lay out the file that ``torch.load(path, weights_only=True)`` reads.
 
-    Called on a worker thread; reads no tensor's bytes, which may still be on their way. The save id stands in a record of its own at the front, where torch ignores it,
-    so that a file says which save wrote it.
+    Called on a worker thread; reads no tensor's bytes, which may still be on their way. The save id stands in a
+    record of its own at the front, where torch ignores it, so that a file says which save wrote it.
     """
     pickled = io.BytesIO()
     pickler = _Pickler(pickled, snapshot.image)
