@@ -77,7 +77,7 @@ class FsspecStore:
         path = self._path(name)
 
         def opened() -> Any:
-            self._filesystem.invalidate_cache(self._folder)  # another process may have replaced what a list showed
+            self._filesystem.invalidate_cache(self._folder)  # another process may have written since
             return self._filesystem.open(path, "rb", block_size=chunk_bytes)
 
         file = self._guard.call("read", name, opened)
