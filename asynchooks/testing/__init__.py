@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.testing._azure import AzureServer, azure_server
-from asynchooks.testing._faulty_link import FaultyLink, LinkFault, LinkRequest
+from asynchooks.testing._faulty_link import FaultyLink, LinkFault, LinkFaultKind, LinkRequest
 from asynchooks.testing._gate import Gate
 from asynchooks.testing._recording import RecordingInstrument
 from asynchooks.testing._s3 import S3Server, s3_server
@@ -28,6 +28,7 @@ __all__ = [
     "FaultyStore",
     "Gate",
     "LinkFault",
+    "LinkFaultKind",
     "LinkRequest",
     "RecordingInstrument",
     "S3Server",

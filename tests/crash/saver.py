@@ -105,7 +105,7 @@ def save_and_die(order: Mapping[str, Any], descriptor: int) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
         left -= 1
 
-    prepare(store, scenario)
+    prepare(open_store(order["url"], order.get("options_before", order["options"])), scenario)
     try:
         if "calls" in order:
             system_calls.arm(order["url"], **order["calls"], tell=descriptor)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -36,6 +37,8 @@ _PARTS_IN_FLIGHT = 4
 _MAX_PARTS = 9_000  # S3 takes 10,000
 _PARALLEL_READS = 8
 _HEAD_BYTES = 256
+_INSISTING_ATTEMPTS = 3
+"""Of what obstore tries once when the connection breaks, since it cannot know whether it was done."""
 _NO_RANGE = ("non-partial response", "Content-Range")
 """What obstore says of an answer to another question than the range that was asked for."""
 
@@ -49,6 +52,7 @@ class ObjectStore:
         self._client: Any = client
         self._uploads = uploads
         self._guard = Guard(url, secrets=secrets)
+        self._insisting = replace(self._guard, attempts=_INSISTING_ATTEMPTS)
         self._answers_ranges = True
 
     @property
@@ -131,11 +135,7 @@ class ObjectStore:
 
     def delete(self, name: str) -> None:
         """Delete the object."""
-        with self._guard.translated("delete", name):
-            try:
-                obstore.delete(self._client, name)
-            except FileNotFoundError:
-                return  # stores differ in whether a missing object is an error
+        self._insisting.call("delete", name, lambda: self._delete(name))
 
     def _begins_like(self, name: str, content: Content) -> bool:
         """Whether the object has the content's length and first bytes, in which a checkpoint's save id stands."""
@@ -200,7 +200,11 @@ class ObjectStore:
 
     def owner_file(self, name: str) -> ObjectOwnerFile:
         """The prefix's owner file, guarded by conditional puts."""
-        return ObjectOwnerFile(self._client, name, self._guard)
+        return ObjectOwnerFile(self._client, name, self._insisting)
+
+    def _delete(self, name: str) -> None:
+        with suppress(FileNotFoundError):  # stores differ in whether a missing object is an error
+            obstore.delete(self._client, name)
 
 
 def _reported(

@@ -47,18 +47,24 @@ class ObjectOwnerFile:
             return bytes(found.bytes())
 
     def write(self, text: bytes) -> bool:
-        """Put it on the condition that nobody else has."""
-        with self._guard.translated("claim", self._name):
-            try:
-                done = self._put(text, self._version)
-            except (AlreadyExistsError, PreconditionError):
-                return False
-            except FileNotFoundError:
-                if self._version in ("create", "overwrite"):
-                    raise  # the bucket is missing
-                return False
-            self._version = _version(done)
-            return True
+        """Put it on the condition that nobody else has.
+
+        Where an attempt was done whose answer was lost, the next one fails its condition, and the caller reads who
+        the owner is.
+        """
+        return self._guard.call("claim", self._name, lambda: self._write(text))
+
+    def _write(self, text: bytes) -> bool:
+        try:
+            done = self._put(text, self._version)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except FileNotFoundError:
+            if self._version in ("create", "overwrite"):
+                raise  # the bucket is missing
+            return False
+        self._version = _version(done)
+        return True
 
     def _put(self, text: bytes, mode: PutMode) -> Any:
         try:
