@@ -19,7 +19,7 @@ class Folder:
     """Where it is."""
 
     url: str
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, scenario: Scenario, newest: set[int | None]) -> None:
         """All that is listed loads and is what was saved; the newest is one of these steps."""

@@ -11,11 +11,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asynchooks import checkpoint
-from asynchooks.testing import S3Server
+from asynchooks.testing import S3Server, SftpServer
 
 from .folder import Folder
 from .program import Program
@@ -45,15 +46,15 @@ class Place:
     """Fresh folders in one kind of store."""
 
     make_url: Callable[[], str]
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def kill_everywhere(saver: Program, place: Place, scenario: Scenario, name: str) -> None:
-    """Kill a save at each of its points, look what is there, and go on."""
+def kill_everywhere(saver: Program, place: Place, scenario: Scenario, name: str, every: int = 1) -> None:
+    """Kill a save at each of its points, or every so many, look what is there, and go on."""
     order = {"scenario": name, "options": dict(place.options)}
     whole = saver.ask({**order, "url": place.make_url(), "kill_at": -1})
     assert whole["status"] == 0, saver.errors
-    for number in range(len(whole["points"])):
+    for number in range(0, len(whole["points"]), every):
         folder = Folder(place.make_url(), place.options)
         killed = saver.ask({**order, "url": folder.url, "kill_at": number})
         assert (killed["status"], killed["points"]) == (-signal.SIGKILL, whole["points"][: number + 1])
@@ -78,6 +79,12 @@ def place(request: pytest.FixtureRequest) -> Place:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_killed_at_every_point(saver: Program, place: Place, name: str) -> None:
     kill_everywhere(saver, place, SCENARIOS[name], name)
+
+
+def test_killed_at_points_of_a_save_over_sftp(saver: Program, sftp_server: SftpServer, soak: float) -> None:
+    place = Place(lambda: f"{sftp_server.url}{uuid.uuid4().hex}", sftp_server.storage_options)
+
+    kill_everywhere(saver, place, SCENARIOS["replace"], "replace", every=1 if soak > 1 else 7)  # slow
 
 
 def test_the_contract_names_every_step_of_a_save_in_its_order(saver: Program, memory_folder: Path) -> None:
