@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from asynchooks.checkpoint._manifest import CheckpointInfo
     from asynchooks.checkpoint._overlap import Overlap, Watch, before_step
     from asynchooks.checkpoint._prune import prune
-    from asynchooks.checkpoint._restore import (
+    from asynchooks.checkpoint._restore._restore import (
         find_latest,
         list_checkpoints,
         read_pointer,
         restore,
         restore_latest,
     )
+    from asynchooks.checkpoint._restore._verify import verify
     from asynchooks.checkpoint._retention import (
         KeepAll,
         KeepAny,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
         store_options,
     )
     from asynchooks.checkpoint._sweep import sweep
-    from asynchooks.checkpoint._verify import verify
 
 __all__ = [
     "Checkpointer",
@@ -90,11 +90,11 @@ _MODULES = {
     "_manifest": ("CheckpointInfo",),
     "_overlap": ("Overlap", "Watch", "before_step"),
     "_prune": ("prune",),
-    "_restore": ("find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"),
+    "_restore._restore": ("find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"),
     "_retention": ("KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict"),
     "_storage": ("Entry", "OwnerFile", "Progress", "Store", "open_store", "owner_file", "store_options"),
     "_sweep": ("sweep",),
-    "_verify": ("verify",),
+    "_restore._verify": ("verify",),
 }
 _LAZY = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -17,9 +17,9 @@ from asynchooks.checkpoint._commit import remove
 from asynchooks.checkpoint._manifest import NEXT_SUFFIX, POINTERS
 from asynchooks.checkpoint._owner import OWNER_FILE, Owner
 from asynchooks.checkpoint._process import is_running
+from asynchooks.checkpoint._restore._verify import verify_in
 from asynchooks.checkpoint._retention import Verdict, judge
 from asynchooks.checkpoint._storage import open_store, read_all, unlimited
-from asynchooks.checkpoint._verify import verify_in
 from asynchooks.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:

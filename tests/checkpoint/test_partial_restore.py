@@ -15,7 +15,7 @@ from asynchooks.checkpoint import (
     restore,
     restore_latest,
 )
-from asynchooks.checkpoint._restore import _restore, _Wish
+from asynchooks.checkpoint._restore._restore import _restore, _Wish
 from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError, UnknownNameError
 from asynchooks.testing import FaultyStore
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from asynchooks.instrument import Span
 
-__all__ = ["Arm", "Baseline", "Block", "measure_arm", "measure_baseline", "measure_block"]
+__all__ = ["Arm", "Baseline", "Block", "measure_arm", "measure_baseline", "measure_block", "saving_captures"]
 
 _SAVING_HOOK = "CheckpointHook"
 _STANDSTILL = frozenset({"capture", "barrier", "backpressure"})
@@ -130,8 +130,13 @@ def measure_arm(mode: str, spans: Sequence[Span], *, end_ns: int, validation_s: 
         validation_s: a validation in pure compute; in a run there may be none without a save in flight.
     """
     steps, validations = _split(spans)
-    flights = [span for span in spans if span.kind == "background" and span.hook == _SAVING_HOOK]
-    saves = [span.start_ns for span in spans if span.kind == "capture" and span.hook == _SAVING_HOOK]
+    saves = [capture.start_ns for capture in saving_captures(spans)]
+    flights = [
+        span
+        for span in spans
+        if span.kind == "background" and span.hook == _SAVING_HOOK and span.point != "after_run"
+        if span.end_ns > min(saves)
+    ]
     loop_start_ns = max(step.end_ns for step in steps if step.end_ns <= min(saves))
     loop_end_ns = steps[-1].end_ns
     in_loop = [flight for flight in flights if flight.start_ns < loop_end_ns]
@@ -149,6 +154,15 @@ def measure_arm(mode: str, spans: Sequence[Span], *, end_ns: int, validation_s: 
         end_s=(end_ns - loop_end_ns) / 1e9,
         wall_s=(end_ns - steps[0].start_ns) / 1e9,
     )
+
+
+def saving_captures(spans: Sequence[Span]) -> list[Span]:
+    """Return the captures of checkpoints. The hook's others, which prepare and end a run, hold no bytes."""
+    return [
+        span
+        for span in spans
+        if span.kind == "capture" and span.hook == _SAVING_HOOK and span.detail.get("bytes", 1)
+    ]
 
 
 def _split(spans: Sequence[Span]) -> tuple[list[Span], list[Span]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from asynchooks._cli.demo._environment import environment_line
+from asynchooks._cli.demo._measure import saving_captures
 from asynchooks.trace import render_timeline
 
 if TYPE_CHECKING:
@@ -67,8 +68,7 @@ def caption(baseline: Baseline, sizing: Sizing, store: str, threads: int, enviro
 
 def picture(spans: Sequence[Span], width: int) -> str:
     """Return the timeline of one save: from a little before its capture to a little before the next one's."""
-    captures = [span for span in spans if span.kind == "capture" and span.hook == "CheckpointHook"]
-    saves = sorted(span.start_ns for span in captures if span.point == "after_train_iter")
+    saves = sorted(span.start_ns for span in saving_captures(spans) if span.point == "after_train_iter")
     ends = [span.end_ns for span in spans]
     middle = (len(saves) - 1) // 2
     cadence_ns = (saves[middle + 1] if middle + 1 < len(saves) else max(ends)) - saves[middle]

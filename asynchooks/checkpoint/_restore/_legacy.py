@@ -8,13 +8,13 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from asynchooks.checkpoint._loading import refused
-from asynchooks.checkpoint._reading import Region
+from asynchooks.checkpoint._restore._loading import refused
+from asynchooks.checkpoint._restore._reading import Region
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from asynchooks.checkpoint._reading import Reading
+    from asynchooks.checkpoint._restore._reading import Reading
 
 __all__ = ["load_legacy"]
 

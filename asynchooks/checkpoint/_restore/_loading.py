@@ -15,22 +15,22 @@ import torch
 from torch import _weights_only_unpickler
 from torch.serialization import _load as unpickle
 
-from asynchooks.checkpoint._archive import (
+from asynchooks.checkpoint._hugepages import advise
+from asynchooks.checkpoint._restore._archive import (
     END_BYTES,
     HEADER_BYTES,
     Archive,
     BadArchiveError,
     find_directory,
 )
-from asynchooks.checkpoint._hugepages import advise
-from asynchooks.checkpoint._reading import Extent, Region
+from asynchooks.checkpoint._restore._reading import Extent, Region
 from asynchooks.errors import CheckpointError, CorruptCheckpointError, ForeignCheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from asynchooks.checkpoint._archive import Record
-    from asynchooks.checkpoint._reading import Filling, Reading
+    from asynchooks.checkpoint._restore._archive import Record
+    from asynchooks.checkpoint._restore._reading import Filling, Reading
 
 __all__ = [
     "Headers",

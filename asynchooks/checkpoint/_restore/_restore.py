@@ -20,15 +20,22 @@ from asynchooks.checkpoint._catalog import (
     read_manifest,
     url_of,
 )
-from asynchooks.checkpoint._inplace import fill, plan_of
-from asynchooks.checkpoint._legacy import load_legacy
-from asynchooks.checkpoint._loading import Headers, Storages, load, new_scratch, read_archive, refused
 from asynchooks.checkpoint._manifest import manifest_name
-from asynchooks.checkpoint._outline import materialize, outline_of
-from asynchooks.checkpoint._reading import Reading
-from asynchooks.checkpoint._selection import check_keys, select
+from asynchooks.checkpoint._restore._inplace import fill, plan_of
+from asynchooks.checkpoint._restore._legacy import load_legacy
+from asynchooks.checkpoint._restore._loading import (
+    Headers,
+    Storages,
+    load,
+    new_scratch,
+    read_archive,
+    refused,
+)
+from asynchooks.checkpoint._restore._outline import materialize, outline_of
+from asynchooks.checkpoint._restore._reading import Reading
+from asynchooks.checkpoint._restore._selection import check_keys, select
+from asynchooks.checkpoint._restore._verify import verify_in
 from asynchooks.checkpoint._storage import open_folder, open_store, unlimited
-from asynchooks.checkpoint._verify import verify_in
 from asynchooks.errors import (
     AsyncHooksError,
     CheckpointError,
@@ -41,9 +48,9 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from asynchooks.checkpoint._archive import Archive
     from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest, SavedAs
-    from asynchooks.checkpoint._outline import Outline
+    from asynchooks.checkpoint._restore._archive import Archive
+    from asynchooks.checkpoint._restore._outline import Outline
     from asynchooks.checkpoint._storage import Progress, Store
 
 __all__ = ["find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asynchooks.checkpoint._catalog import find_committed, info_of, url_of
-from asynchooks.checkpoint._reading import Reading
+from asynchooks.checkpoint._restore._reading import Reading
 from asynchooks.checkpoint._storage import open_folder, unlimited
 from asynchooks.errors import CheckpointNotFoundError
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.serialization import _get_restore_location
 
-from asynchooks.checkpoint._loading import beyond, load_with
+from asynchooks.checkpoint._restore._loading import beyond, load_with
 from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asynchooks.checkpoint._archive import Archive, Record
-    from asynchooks.checkpoint._reading import Reading
+    from asynchooks.checkpoint._restore._archive import Archive, Record
+    from asynchooks.checkpoint._restore._reading import Reading
 
 __all__ = ["Outline", "Placed", "materialize", "outline_of", "view_of"]
 

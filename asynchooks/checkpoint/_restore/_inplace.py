@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from asynchooks.checkpoint._loading import Storages, memory_of, upload
-from asynchooks.checkpoint._outline import view_of
-from asynchooks.checkpoint._reading import Region
+from asynchooks.checkpoint._restore._loading import Storages, memory_of, upload
+from asynchooks.checkpoint._restore._outline import view_of
+from asynchooks.checkpoint._restore._reading import Region
 from asynchooks.errors import ForeignCheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from asynchooks.checkpoint._loading import Headers
-    from asynchooks.checkpoint._outline import Outline
-    from asynchooks.checkpoint._reading import Reading
+    from asynchooks.checkpoint._restore._loading import Headers
+    from asynchooks.checkpoint._restore._outline import Outline
+    from asynchooks.checkpoint._restore._reading import Reading
 
 __all__ = ["Plan", "fill", "plan_of"]
 
