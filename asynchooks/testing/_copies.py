@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from asynchooks.checkpoint._lanes import copy_pieces
+from asynchooks.checkpoint._lanes import copy_now
 from asynchooks.checkpoint._overlap import shared_copies
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def late_copies(*, timeout_s: float = 30.0) -> Iterator[None]:
     copies = shared_copies()
     outer = copies.copier
 
-    def late(pieces: Sequence[Piece], hurry: threading.Event) -> None:
-        hurry.wait(timeout_s)
-        copy_pieces(pieces, hurry)
+    def late(pieces: Sequence[Piece], awaited: threading.Event) -> None:
+        awaited.wait(timeout_s)
+        copy_now(pieces, awaited)
 
     copies.copier = late
     try:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynchooks.checkpoint import before_step, capture
-from asynchooks.checkpoint._lanes import Event, Piece, StreamLane, ThreadLane, copy_pieces
+from asynchooks.checkpoint._lanes import Event, Piece, StreamLane, ThreadLane, copy_now
 from asynchooks.errors import CaptureError
 
 Job = Callable[[], None]
@@ -143,7 +143,7 @@ def test_a_thread_that_copies_ends_with_the_copy() -> None:
     piece = Piece(torch.empty_like(source), source)
     ended: list[str] = []
 
-    lane = ThreadLane([piece], copy_pieces, lambda: ended.append(threading.current_thread().name))
+    lane = ThreadLane([piece], copy_now, lambda: ended.append(threading.current_thread().name))
     lane.wait()
 
     assert torch.equal(piece.target, source)
@@ -151,7 +151,7 @@ def test_a_thread_that_copies_ends_with_the_copy() -> None:
 
 
 def test_what_fails_in_the_copying_thread_is_told_to_who_waits() -> None:
-    def broken(pieces: Sequence[Piece], hurry: threading.Event) -> None:
+    def broken(pieces: Sequence[Piece], awaited: threading.Event) -> None:
         raise MemoryError("no more")
 
     lane = ThreadLane([], broken, lambda: None)
@@ -159,19 +159,6 @@ def test_what_fails_in_the_copying_thread_is_told_to_who_waits() -> None:
 
     with pytest.raises(CaptureError, match="copying the state failed: no more"):
         lane.wait()
-
-
-def test_large_and_small_pieces_are_copied_in_a_hurry_or_not() -> None:
-    sources = [torch.randn(size) for size in (1, 100_000, 3, 5_000_000)]
-    for is_hurried in (False, True):
-        hurry = threading.Event()
-        if is_hurried:
-            hurry.set()
-        pieces = [Piece(torch.empty_like(source), source) for source in sources]
-
-        copy_pieces(pieces, hurry)
-
-        assert all(torch.equal(piece.target, piece.source) for piece in pieces)
 
 
 # ---- on a device ----
