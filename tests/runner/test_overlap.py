@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,9 @@ def test_memory_for_the_first_save_is_warm_after_the_first_iteration(
     class Looking(Hook):
         def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
             if runner.iter == 1:
-                runner.executor.drain()
+                for thread in threading.enumerate():
+                    if thread.name == "asynchooks prepare":
+                        thread.join()
                 found.append(shared_staging().free_bytes)
 
     class Wide(Net):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -180,12 +181,14 @@ class CheckpointHook(Hook):
         """Save, where iterations are counted and one is due; the first time, see to warm memory for saves."""
         del batch_idx, data_batch, outputs
         if self.by_epoch:
-            return self._prepare(runner)
+            self._prepare(runner)
+            return None
         self._may_save_best = True
         done = runner.iter + 1
         if self._is_due(done) or (self.save_last and done == runner.max_iters):
             return self._save_step(runner, {"epoch": runner.epoch, "iter": done})
-        return self._prepare(runner)
+        self._prepare(runner)
+        return None
 
     @background
     def after_train_epoch(self, runner: Any) -> BackgroundPart | None:
@@ -248,25 +251,27 @@ class CheckpointHook(Hook):
         since = done - self.save_begin
         return self.interval > 0 and since >= 0 and since % self.interval == 0
 
-    def _prepare(self, runner: Any) -> BackgroundPart | None:
-        """Have memory made warm for the first save, now that the optimizer has its state."""
+    def _prepare(self, runner: Any) -> None:
+        """Have memory made warm for the first save, now that the optimizer has its state.
+
+        In a thread and not in a background part: it is no save, so it stands in no statistics of saves.
+        """
         if self._is_prepared:
-            return None
+            return
         self._is_prepared = True
         will_save = self.interval > 0 or self.save_last or self.saves_best
         if not will_save or not is_first_rank() or runner.executor.mode == "sync":
-            return None
+            return
         make = runner.prepare_capture(save_optimizer=self.save_optimizer)
-        if make is None:
-            return None
 
-        async def prepare() -> None:
+        def prepare() -> None:
             try:
-                await anyio.to_thread.run_sync(make)
+                make()
             except CaptureError as error:  # the save will tell, if there is no memory by then either
                 runner.logger.debug("CheckpointHook: %s", error)
 
-        return prepare
+        if make is not None:
+            threading.Thread(target=prepare, name="asynchooks prepare").start()
 
     def _save_step(self, runner: Any, meta: dict[str, int]) -> BackgroundPart | None:
         folder = self._folder_of(runner)
