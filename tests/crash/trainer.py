@@ -112,8 +112,9 @@ class Tell(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        if runner.executor.statistics().in_flight:
-            say(self.descriptor, "busy", runner.iter + 1)
+        done = runner.iter + 1
+        if done % 2 == 0 and runner.executor.statistics().in_flight:  # a save is due at each second one
+            say(self.descriptor, "busy", done)
 
 
 class Act(Hook):
