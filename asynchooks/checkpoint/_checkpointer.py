@@ -26,6 +26,7 @@ from asynchooks.checkpoint._ownership import Ownership
 from asynchooks.checkpoint._persist import Persist
 from asynchooks.checkpoint._prune import judge_in, remove_judged
 from asynchooks.checkpoint._serialize import Serialized, serialize
+from asynchooks.checkpoint._staging import shared_staging
 from asynchooks.checkpoint._storage import Stopped, Store, WriterChoice, open_store
 from asynchooks.checkpoint._transfer import Transfer
 from asynchooks.errors import CheckpointError
@@ -89,6 +90,8 @@ class Checkpointer:
         if not deadline_s > 0:
             raise ValueError(f"deadline_s is a number of seconds above 0, not {deadline_s!r}")
         self._store = open_store(url, storage_options, deadline_s=deadline_s, writer=writer)
+        if getattr(self._store, "writes_from_shared_memory", False):
+            shared_staging().share()
         self._run_id = run_id or uuid.uuid4().hex
         self._ownership = Ownership(self._store, self._run_id)
         self._instrument = instrument

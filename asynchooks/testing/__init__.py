@@ -15,9 +15,10 @@ from asynchooks.testing._sftp import SftpServer, sftp_server
 from asynchooks.testing._throttle import ThrottledLink, TokenBucket
 
 if TYPE_CHECKING:
+    from asynchooks.testing._checkpoint_suite import CheckpointSuite
     from asynchooks.testing._copies import late_copies
     from asynchooks.testing._storage import Call, Fault, FaultyStore, SlowStore
-    from asynchooks.testing._suite import CheckpointSuite, StoreSuite
+    from asynchooks.testing._store_suite import StoreSuite
 
 __all__ = [
     "AzureServer",
@@ -45,11 +46,11 @@ __all__ = [
 
 _LAZY = {
     "Call": "asynchooks.testing._storage",
-    "CheckpointSuite": "asynchooks.testing._suite",
+    "CheckpointSuite": "asynchooks.testing._checkpoint_suite",
     "Fault": "asynchooks.testing._storage",
     "FaultyStore": "asynchooks.testing._storage",
     "SlowStore": "asynchooks.testing._storage",
-    "StoreSuite": "asynchooks.testing._suite",
+    "StoreSuite": "asynchooks.testing._store_suite",
     "late_copies": "asynchooks.testing._copies",
 }
 

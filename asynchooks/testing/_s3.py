@@ -81,7 +81,11 @@ class S3Server:
 
 @contextmanager
 def s3_server(
-    *, bytes_per_s: float | None = None, latency_s: float = 0.0, log: Path | None = None
+    *,
+    bytes_per_s: float | None = None,
+    latency_s: float = 0.0,
+    log: Path | None = None,
+    nice: int = 0,
 ) -> Iterator[S3Server]:
     """Start an S3 server on a free port of 127.0.0.1 and stop it at the end; its data goes with it.
 
@@ -89,6 +93,8 @@ def s3_server(
         like a store far away.
         latency_s: delay the start of every answer by so much.
         log: keep what the server says in this file.
+        nice: lower the server's priority by so much (0-19): with 19, it takes the processor when nothing else wants
+            it, like a server that is elsewhere.
 
     Raises:
         RuntimeError: rclone is not installed, or the server did not start; the message says what to do.
@@ -106,6 +112,7 @@ def s3_server(
         port = free_port()
         secret = secrets.token_hex(16)
         command = [
+            *(("nice", "-n", str(nice)) if nice else ()),
             str(program),
             *("serve", "s3", str(root), "--addr", f"127.0.0.1:{port}", "--auth-key", f"asynchooks,{secret}"),
             *("--config", "/dev/null", "--vfs-cache-mode", "off", "--etag-hash", "", "--no-checksum"),

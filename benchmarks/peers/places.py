@@ -100,7 +100,9 @@ def open_places(
                 slow = kind == "slow-s3"
                 server = stack.enter_context(
                     s3_server(
-                        bytes_per_s=slow_mb_s * 1e6 if slow else None, latency_s=latency_s if slow else 0.0
+                        bytes_per_s=slow_mb_s * 1e6 if slow else None,
+                        latency_s=latency_s if slow else 0.0,
+                        nice=19,  # it stands for a machine elsewhere, which takes no processor from the training
                     )
                 )
                 server.make_bucket(_BUCKET)

@@ -148,6 +148,7 @@ def test_credentials_are_on_no_command_line_and_in_no_environment(tmp_path: Path
 def test_captured_memory_is_not_copied_and_not_kept(tmp_path: Path) -> None:
     store = odd(tmp_path)
     store.put("a.pth", LARGE)
+    shared_staging().share()
     memory = shared_staging().lease(32 * MIB)
     memory[:] = 7
     tracemalloc.start()
@@ -375,10 +376,13 @@ def test_a_checkpointer_takes_the_choice(tmp_path: Path) -> None:
 
     assert saves.url == str(tmp_path)
     assert isinstance(saves._store, ProcessStore)
+    memory = shared_staging().lease(2 * MIB)
+    assert shared_staging().place_of(memory.data) is not None  # captures go where the writer can map them
 
 
 def test_a_pattern_comes_through_byte_for_byte(tmp_path: Path) -> None:
     data = np.random.default_rng(0).integers(0, 255, 5 * MIB + 3, np.uint8)
+    shared_staging().share()
     memory = shared_staging().lease(data.nbytes)
     np.copyto(memory, data)
     store = odd(tmp_path)

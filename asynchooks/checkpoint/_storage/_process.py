@@ -21,7 +21,6 @@ import fsspec.config
 from fsspec.implementations.memory import MemoryFileSystem
 
 from asynchooks.checkpoint._content import CHUNK_BYTES
-from asynchooks.checkpoint._staging import shared_staging
 from asynchooks.checkpoint._storage._errors import Guard
 from asynchooks.checkpoint._storage._owner_file import OwnerFile, owner_file
 from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, unlimited
@@ -83,6 +82,8 @@ class ProcessStore:
         python: the interpreter that runs it.
     """
 
+    writes_from_shared_memory = True
+
     def __init__(
         self,
         inner: Store,
@@ -103,7 +104,6 @@ class ProcessStore:
         self._writer: Writer | None = None
         self._reaches_the_same = False
         self._has_warned = False
-        shared_staging().share()
 
     @property
     def url(self) -> str:

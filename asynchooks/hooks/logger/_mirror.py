@@ -75,7 +75,7 @@ class Mirror:
             version = (status.st_mtime_ns, status.st_size)
             if self._copied.get(path) != version:
                 folder = "/".join((self._out_dir, run, *path.relative_to(log_dir).parent.parts))
-                open_store(folder, self._options, deadline_s=_DEADLINE_S).put(
+                open_store(folder, self._options, deadline_s=_DEADLINE_S, writer="thread").put(
                     path.name, Content.of(path.read_bytes())
                 )
                 self._copied[path] = version
