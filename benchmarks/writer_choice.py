@@ -30,7 +30,7 @@ import torch
 from asynchooks import testing
 from asynchooks._cli.demo._environment import describe_environment, environment_line
 from asynchooks.checkpoint import Content, Store, open_store
-from asynchooks.checkpoint._staging import shared_staging
+from asynchooks.checkpoint._capture._staging import shared_staging
 from asynchooks.checkpoint._storage import WriterChoice
 from asynchooks.checkpoint._storage._process import ProcessStore
 

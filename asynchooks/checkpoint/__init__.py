@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asynchooks.checkpoint._capture import Snapshot, capture, prepare_capture, state_nbytes
+    from asynchooks.checkpoint._capture._capture import Snapshot, capture, prepare_capture, state_nbytes
+    from asynchooks.checkpoint._capture._overlap import Overlap, Watch, before_step
     from asynchooks.checkpoint._checkpointer import Checkpointer
     from asynchooks.checkpoint._content import Content
     from asynchooks.checkpoint._inspect import FolderContents, OtherFile, inspect_folder
     from asynchooks.checkpoint._manifest import CheckpointInfo
-    from asynchooks.checkpoint._overlap import Overlap, Watch, before_step
     from asynchooks.checkpoint._prune import prune
     from asynchooks.checkpoint._restore._restore import (
         find_latest,
@@ -83,12 +83,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "_capture": ("Snapshot", "capture", "prepare_capture", "state_nbytes"),
+    "_capture._capture": ("Snapshot", "capture", "prepare_capture", "state_nbytes"),
     "_checkpointer": ("Checkpointer",),
     "_content": ("Content",),
     "_inspect": ("FolderContents", "OtherFile", "inspect_folder"),
     "_manifest": ("CheckpointInfo",),
-    "_overlap": ("Overlap", "Watch", "before_step"),
+    "_capture._overlap": ("Overlap", "Watch", "before_step"),
     "_prune": ("prune",),
     "_restore._restore": ("find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"),
     "_retention": ("KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict"),

@@ -18,6 +18,7 @@ import anyio
 import torch
 
 from asynchooks import _version
+from asynchooks.checkpoint._capture._staging import shared_staging
 from asynchooks.checkpoint._catalog import committed, info_of, url_of
 from asynchooks.checkpoint._commit import point, publish, withdraw
 from asynchooks.checkpoint._content import Content
@@ -26,7 +27,6 @@ from asynchooks.checkpoint._ownership import Ownership
 from asynchooks.checkpoint._persist import Persist
 from asynchooks.checkpoint._prune import judge_in, remove_judged
 from asynchooks.checkpoint._serialize import Serialized, serialize
-from asynchooks.checkpoint._staging import shared_staging
 from asynchooks.checkpoint._storage import Stopped, Store, WriterChoice, open_store
 from asynchooks.checkpoint._transfer import Transfer
 from asynchooks.errors import CheckpointError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping
 
-    from asynchooks.checkpoint._capture import Snapshot
+    from asynchooks.checkpoint._capture._capture import Snapshot
     from asynchooks.checkpoint._manifest import CheckpointInfo
     from asynchooks.checkpoint._retention import RetentionPolicy
     from asynchooks.checkpoint._storage import Entry

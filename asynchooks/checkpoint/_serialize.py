@@ -24,8 +24,8 @@ from asynchooks.checkpoint._zip import ALIGNMENT, Archive
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asynchooks.checkpoint._capture import Snapshot
-    from asynchooks.checkpoint._image import Image, Slot
+    from asynchooks.checkpoint._capture._capture import Snapshot
+    from asynchooks.checkpoint._capture._image import Image, Slot
 
 __all__ = ["HEAD_BYTES", "Serialized", "save_id_in", "serialize"]
 

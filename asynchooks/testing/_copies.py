@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from asynchooks.checkpoint._lanes import copy_now
-from asynchooks.checkpoint._overlap import shared_copies
+from asynchooks.checkpoint._capture._lanes import copy_now
+from asynchooks.checkpoint._capture._overlap import shared_copies
 
 if TYPE_CHECKING:
-    from asynchooks.checkpoint._lanes import Piece
+    from asynchooks.checkpoint._capture._lanes import Piece
 
 __all__ = ["late_copies"]
 

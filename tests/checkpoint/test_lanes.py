@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynchooks.checkpoint import before_step, capture
-from asynchooks.checkpoint._lanes import Event, Piece, StreamLane, ThreadLane, copy_now
+from asynchooks.checkpoint._capture._lanes import Event, Piece, StreamLane, ThreadLane, copy_now
 from asynchooks.errors import CaptureError
 
 Job = Callable[[], None]

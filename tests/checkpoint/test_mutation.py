@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from asynchooks.checkpoint import Snapshot, before_step, capture, state_nbytes
-from asynchooks.checkpoint._overlap import shared_copies
+from asynchooks.checkpoint._capture._overlap import shared_copies
 from asynchooks.errors import CaptureError
 from asynchooks.testing import late_copies
 

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from asynchooks.checkpoint import Checkpointer, Content, Store, open_store, sweep
-from asynchooks.checkpoint._staging import shared_staging
+from asynchooks.checkpoint._capture._staging import shared_staging
 from asynchooks.checkpoint._storage._fsspec import FsspecStore
 from asynchooks.checkpoint._storage._local import LocalStore
 from asynchooks.checkpoint._storage._process import ProcessStore, describe

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from asynchooks.checkpoint import Snapshot, capture
-from asynchooks.checkpoint._staging import Staging
+from asynchooks.checkpoint._capture._staging import Staging
 
 MIB = 2**20
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from asynchooks.checkpoint import restore
-from asynchooks.checkpoint._staging import shared_staging
+from asynchooks.checkpoint._capture._staging import shared_staging
 from asynchooks.errors import BackgroundHookError
 from asynchooks.execution import Effects, Hook, HookExecutor, background
 from asynchooks.hooks import CheckpointHook

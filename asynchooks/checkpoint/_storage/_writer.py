@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asynchooks import errors
-from asynchooks.checkpoint._staging import shared_staging
+from asynchooks.checkpoint._capture._staging import shared_staging
 from asynchooks.checkpoint._storage._wire import Wire, WireClosedError
 from asynchooks.errors import AsyncHooksError, CheckpointError, ConfigError, StorageError
 

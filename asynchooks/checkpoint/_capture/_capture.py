@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 import numpy as np
 import torch
 
-from asynchooks.checkpoint._image import Image, prepare
-from asynchooks.checkpoint._lanes import Piece
-from asynchooks.checkpoint._overlap import NOBODY, Copy, Overlap, Plan, Watch, shared_copies
-from asynchooks.checkpoint._pickled import copy_by_pickle
-from asynchooks.checkpoint._staging import Staging, shared_staging
-from asynchooks.checkpoint._storages import is_strided, is_wrapper, storage_key, survey, unstrided_nbytes
+from asynchooks.checkpoint._capture._image import Image, prepare
+from asynchooks.checkpoint._capture._lanes import Piece
+from asynchooks.checkpoint._capture._overlap import NOBODY, Copy, Overlap, Plan, Watch, shared_copies
+from asynchooks.checkpoint._capture._pickled import copy_by_pickle
+from asynchooks.checkpoint._capture._staging import Staging, shared_staging
+from asynchooks.checkpoint._capture._storages import (
+    is_strided,
+    is_wrapper,
+    storage_key,
+    survey,
+    unstrided_nbytes,
+)
 from asynchooks.errors import CaptureError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from asynchooks.checkpoint._lanes import (
+from asynchooks.checkpoint._capture._lanes import (
     Copier,
     CudaStreams,
     Lane,
@@ -30,7 +30,7 @@ from asynchooks.checkpoint._lanes import (
     copy_at_once,
     copy_now,
 )
-from asynchooks.checkpoint._storages import inner_tensors, is_strided, storage_key
+from asynchooks.checkpoint._capture._storages import inner_tensors, is_strided, storage_key
 from asynchooks.errors import CaptureError
 
 __all__ = ["NOBODY", "Copies", "Copy", "Overlap", "Plan", "Watch", "before_step", "shared_copies"]

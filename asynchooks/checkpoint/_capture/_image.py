@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from asynchooks.checkpoint._staging import Staging
+    from asynchooks.checkpoint._capture._staging import Staging
 
 __all__ = ["Image", "Slot"]
 

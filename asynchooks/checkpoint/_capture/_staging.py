@@ -31,7 +31,7 @@ from asynchooks.errors import CaptureError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from asynchooks.checkpoint._pinned import Pinned
+    from asynchooks.checkpoint._capture._pinned import Pinned
 
 __all__ = ["Place", "Staging", "shared_staging"]
 
@@ -158,7 +158,9 @@ class Staging:
             if slab is None:
                 return False
             if slab.pinned is None:
-                from asynchooks.checkpoint._pinned import Pinned  # torch: only who captures from CUDA has it
+                from asynchooks.checkpoint._capture._pinned import (
+                    Pinned,  # torch: only who captures from CUDA has it
+                )
 
                 slab.pinned = Pinned.of(slab.address, slab.nbytes)
             return slab.pinned.is_registered
