@@ -87,7 +87,7 @@ def default_scenes() -> list[Scene]:
         Scene("local", 100, "launch", "cpu", 2, 4),
         Scene("local", 2000, "launch", "cpu", 1, 3, _BEST),
         Scene("tmpfs", 792, "launch", "cpu", 1, 3, _BEST),
-        Scene("s3", 792, "launch", "cpu", 1, 3, _REMOTE),
+        Scene("s3", 200, "launch", "cpu", 1, 3, _REMOTE),
         Scene("slow-s3", 100, "launch", "cpu", 1, 3, _REMOTE),
         Scene("local", 10_000, "compute", "cuda", 1, 3, _BEST),
         Scene("local", 10_000, "launch", "cuda", 1, 3, _BEST),

@@ -213,3 +213,14 @@ def test_a_broken_manifest_hides_only_its_own_checkpoint(
 
     assert [info.step for info in list_checkpoints(tmp_path)] == [1]
     assert "iter_2.pth.manifest.json" in caplog.text
+
+
+@pytest.mark.parametrize("rows", [3, 5_000_000])
+def test_a_file_in_torchs_old_format_loads_without_a_manifest(tmp_path: Path, rows: int) -> None:
+    state = {"w": torch.arange(rows, dtype=torch.float32), "n": 3}
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+
+    loaded = restore(tmp_path / "old.pth")
+
+    assert torch.equal(loaded["w"], state["w"])  # type: ignore[arg-type]
+    assert loaded["n"] == 3

@@ -138,11 +138,20 @@ class Reading:
 
         Leaving the block waits for what is left of it; leaving it with an exception stops the reading.
         """
+        if not self._extents:  # nothing to compare with: read all the same
+            starts = range(0, self.nbytes, CHUNK_BYTES)
+            self.compare(Extent(start, min(start + CHUNK_BYTES, self.nbytes), "the file") for start in starts)
         wanted = sorted((region for region in regions if region.nbytes), key=lambda region: region.start)
         reads: dict[int, list[Region]] = {index: [] for index in range(len(self._extents)) if everything}
         for region in wanted:
-            for index in self._overlapping(region.start, region.start + region.nbytes):
+            end, covered = region.start + region.nbytes, 0
+            for index in self._overlapping(region.start, end):
                 reads.setdefault(index, []).append(region)
+                covered += min(end, self._extents[index].end) - max(region.start, self._extents[index].start)
+            if covered != region.nbytes:  # memory that nobody fills must never look like a tensor
+                raise CorruptCheckpointError(
+                    f"{self.where}: nothing in the file describes all of the bytes {region.start} to {end}."
+                )
         futures: dict[int, Future[None]] = {}
         with ThreadPoolExecutor(self._source.parallel, thread_name_prefix="asynchooks-read") as threads:
             try:
