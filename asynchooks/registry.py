@@ -28,11 +28,17 @@ __all__ = [
     "LOG_PROCESSORS",
     "LOOPS",
     "METRICS",
+    "MMCV_HOOKS",
     "MODELS",
     "OPTIMIZERS",
     "OPTIM_WRAPPERS",
+    "OPTIM_WRAPPER_CONSTRUCTORS",
     "PARAM_SCHEDULERS",
+    "RUNNERS",
     "Registry",
+    "TRANSFORMS",
+    "VISBACKENDS",
+    "VISUALIZERS",
     "check_options",
     "option_names",
 ]
@@ -61,6 +67,8 @@ class Registry:
         parent: registry that is asked for what this one does not hold.
         scope: the family name of the entries; the caller's top-level package where it is left out.
         locations: modules whose import fills this registry; imported when it is first asked.
+        stands_for: scopes of other projects whose entries this registry holds under the same names; a child with
+            such a scope wins.
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class Registry:
         parent: Registry | None = None,
         scope: str | None = None,
         locations: Sequence[str] = (),
+        stands_for: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.parent = parent
@@ -77,6 +86,7 @@ class Registry:
         self.children: dict[str, Registry] = {}
         self._entries: dict[str, Buildable] = {}
         self._locations = tuple(locations)
+        self._stands_for = tuple(stands_for)
         self._filled = not locations
         if "." in self.scope:
             raise ConfigError(f"A scope is one word, not {self.scope!r}.")
@@ -207,7 +217,7 @@ class Registry:
     def _find(self, name: str, scope: str | None) -> Buildable | None:
         if "." in name:
             family, _, bare = name.partition(".")
-            member = self._root()._descendant(family)  # noqa: SLF001 - its own kind
+            member = self._root()._member(family)  # noqa: SLF001 - its own kind
             return member._own(bare) if member else None  # noqa: SLF001
         if scope is not None and (member := self._root()._descendant(scope)):  # noqa: SLF001
             return member._find(name, None)  # noqa: SLF001
@@ -232,6 +242,11 @@ class Registry:
             return self
         found = (child._descendant(scope) for child in self.children.values())  # noqa: SLF001
         return next((each for each in found if each is not None), None)
+
+    def _member(self, scope: str) -> Registry | None:
+        """Return who answers for a scope: a registry of that scope, or this root where it stands for it."""
+        found = self._descendant(scope)
+        return self if found is None and scope in self._stands_for else found
 
     def _family_names(self) -> Iterator[str]:
         self._fill()
@@ -331,13 +346,28 @@ def _calling_package() -> str:
     return str(frame.f_globals.get("__name__", "__main__")).partition(".")[0] if frame else "__main__"
 
 
-HOOKS = Registry("hook", locations=["asynchooks.hooks"])
-MODELS = Registry("model")
-DATASETS = Registry("dataset")
-DATA_SAMPLERS = Registry("data sampler", locations=["asynchooks.runner"])
-OPTIMIZERS = Registry("optimizer", locations=["asynchooks.optim"])
-OPTIM_WRAPPERS = Registry("optimizer wrapper", locations=["asynchooks.optim"])
-PARAM_SCHEDULERS = Registry("parameter scheduler", locations=["asynchooks.optim"])
-METRICS = Registry("metric")
-LOOPS = Registry("loop", locations=["asynchooks.runner"])
-LOG_PROCESSORS = Registry("log processor", locations=["asynchooks.runner"])
+# Configurations of these projects name what is here by their own scopes: `mmdet.CheckInvalidLossHook`.
+_OPENMMLAB = ("mmengine", "mmdet", "mmyolo")
+
+
+def _registry(name: str, *locations: str) -> Registry:
+    return Registry(name, scope="asynchooks", locations=locations, stands_for=_OPENMMLAB)
+
+
+HOOKS = _registry("hook", "asynchooks.hooks")
+# MMCV 1.x has hooks of the same names with other arguments, so its names have a scope: `mmcv.EMAHook`.
+MMCV_HOOKS = Registry("hook", parent=HOOKS, scope="mmcv", locations=["asynchooks.hooks.mmcv"])
+MODELS = _registry("model", "asynchooks.optim")
+DATASETS = _registry("dataset")
+DATA_SAMPLERS = _registry("data sampler", "asynchooks.runner")
+TRANSFORMS = _registry("transform")
+OPTIMIZERS = _registry("optimizer", "asynchooks.optim")
+OPTIM_WRAPPERS = _registry("optimizer wrapper", "asynchooks.optim")
+OPTIM_WRAPPER_CONSTRUCTORS = _registry("optimizer wrapper constructor", "asynchooks.optim")
+PARAM_SCHEDULERS = _registry("parameter scheduler", "asynchooks.optim")
+METRICS = _registry("metric")
+LOOPS = _registry("loop", "asynchooks.runner")
+RUNNERS = _registry("runner", "asynchooks.runner")
+LOG_PROCESSORS = _registry("log processor", "asynchooks.runner")
+VISUALIZERS = _registry("visualizer", "asynchooks.visualization")
+VISBACKENDS = _registry("visualization backend", "asynchooks.visualization")

@@ -62,7 +62,8 @@ class Hook:
     """Base of hooks: override the methods named after the hook points that you need.
 
     Not overridden methods cost nothing at run time. Any object with methods of these names is a hook too;
-    this base adds the attributes' defaults, the generic methods and the interval helpers.
+    this base adds the attributes' defaults, the generic methods and the interval helpers. A hook that has
+    ``state_dict()`` and ``load_state_dict(state)`` is saved in a run's checkpoints and resumed with it.
 
     Attributes:
         priority: name or int 0-100; lower runs earlier.

@@ -22,6 +22,7 @@ from asynchooks import checkpoint as checkpoints
 from asynchooks._version import __version__
 from asynchooks.errors import ForeignCheckpointError
 from asynchooks.execution import HookExecutor, RunnerView, current_executor
+from asynchooks.runner._hook_states import hook_states, load_hook_states
 from asynchooks.runner._message_hub import MessageHub
 from asynchooks.runner._random import rng_state
 
@@ -203,6 +204,9 @@ class RunContext(ABC):
         if save_param_scheduler and self.param_schedulers:
             content["param_schedulers"] = [scheduler.state_dict() for scheduler in self.param_schedulers]
         content["resume"] = {"position": self._position(), "rng": self._rng()}
+        states = hook_states(self.executor.hooks if self.executor is not None else ())
+        if states:
+            content["resume"]["hooks"] = states
         if save_optimizer and getattr(self.optim_wrapper, "is_accumulating", False):
             content["resume"]["accumulated_grads"] = self.optim_wrapper.accumulated_grads()
         return content
@@ -219,6 +223,8 @@ class RunContext(ABC):
         if self.optim_wrapper is not None:
             _load_optimizer(self.optim_wrapper, checkpoint, url)
         _load_schedulers(self.param_schedulers or (), checkpoint, url)
+        if self.executor is not None:
+            load_hook_states(self.executor.hooks, checkpoint.get("resume", {}).get("hooks", {}))
         self._load_position(checkpoint)
 
 
