@@ -3,4 +3,6 @@
 Everything here is called in the background, in the order that the hooks' effects give (`logs.visualizer`).
 """
 
-__all__: list[str] = []
+from asynchooks.visualization._backend import Image, VisBackend
+
+__all__ = ["Image", "VisBackend"]
