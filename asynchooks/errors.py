@@ -15,7 +15,9 @@
     ├── ConfigError                    ValueError: a wrong value in a configuration
     │   ├── UnknownNameError           KeyError: no such registry entry, priority, policy ...
     │   ├── DuplicateNameError         KeyError: the registry entry exists already
-    │   └── UnknownOptionError         TypeError: no such argument
+    │   ├── UnknownOptionError         TypeError: no such argument
+    │   └── ClassCountError            AssertionError: the model and the data set differ in their classes
+    ├── InvalidLossError               AssertionError, FloatingPointError: a loss is infinite or NaN
     └── CheckpointError
         ├── CaptureError               TypeError: the state holds what cannot be captured
         ├── CheckpointNotFoundError    FileNotFoundError: there is no committed checkpoint there
@@ -46,6 +48,7 @@ __all__ = [
     "CheckpointConflictError",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "ClassCountError",
     "ConfigError",
     "CorruptCheckpointError",
     "DrainTimeoutError",
@@ -55,6 +58,7 @@ __all__ = [
     "ForeignCheckpointError",
     "HookDefinitionError",
     "HookError",
+    "InvalidLossError",
     "LiveStateError",
     "StorageDeniedError",
     "StorageError",
@@ -160,6 +164,14 @@ class DuplicateNameError(ConfigError, KeyError):
 
 class UnknownOptionError(ConfigError, TypeError):
     """An argument that the class or function does not take; the message suggests the right one."""
+
+
+class ClassCountError(ConfigError, AssertionError):
+    """A head has another number of classes than the data set names, or the names are no list."""
+
+
+class InvalidLossError(AsyncHooksError, AssertionError, FloatingPointError):
+    """A loss is infinite or NaN; the message names the iteration and the loss."""
 
 
 class CheckpointError(AsyncHooksError):

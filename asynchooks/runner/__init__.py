@@ -8,6 +8,7 @@ from asynchooks.runner._message_hub import MessageHub
 from asynchooks.runner._runner import Runner
 from asynchooks.runner._samplers import DefaultSampler, InfiniteSampler
 from asynchooks.runner._state import TrainState
+from asynchooks.runner._tta import build_runner_with_tta
 
 __all__ = [
     "Runner",
@@ -22,4 +23,5 @@ __all__ = [
     "LogRecord",
     "DefaultSampler",
     "InfiniteSampler",
+    "build_runner_with_tta",
 ]
