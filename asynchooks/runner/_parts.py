@@ -9,6 +9,7 @@ from asynchooks.runner import _config
 from asynchooks.runner._data import length_of
 from asynchooks.runner._evaluation import build_evaluators, check_evaluators
 from asynchooks.runner._samplers import build_dataloader, check_dataloader
+from asynchooks.runner._visualizer import tell_of_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,5 +113,6 @@ class Parts:
             if mode != "train":
                 evaluators = build_evaluators(self._evaluators[mode], scope=self._scope)
                 options = {"evaluators": evaluators, **options}
+            tell_of_data(runner.visualizer, self.loader(mode, seed=seed))
             self._loops[mode] = target(runner=runner, dataloader=self.loader(mode, seed=seed), **options)
         return self._loops[mode]
