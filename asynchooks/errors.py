@@ -15,7 +15,8 @@
     ├── ConfigError                    ValueError: a wrong value in a configuration
     │   ├── UnknownNameError           KeyError: no such registry entry, priority, policy ...
     │   ├── DuplicateNameError         KeyError: the registry entry exists already
-    │   └── UnknownOptionError         TypeError: no such argument
+    │   ├── UnknownOptionError         TypeError: no such argument
+    │   └── CustomImportError          ImportError: a module that a configuration asks for
     └── CheckpointError
         ├── CaptureError               TypeError: the state holds what cannot be captured
         ├── CheckpointNotFoundError    FileNotFoundError: there is no committed checkpoint there
@@ -48,6 +49,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "ConfigError",
     "CorruptCheckpointError",
+    "CustomImportError",
     "DrainTimeoutError",
     "DuplicateNameError",
     "ExecutorClosedError",
@@ -160,6 +162,10 @@ class DuplicateNameError(ConfigError, KeyError):
 
 class UnknownOptionError(ConfigError, TypeError):
     """An argument that the class or function does not take; the message suggests the right one."""
+
+
+class CustomImportError(ConfigError, ImportError):
+    """A module of ``custom_imports`` cannot be imported; the message names it and the file that asks for it."""
 
 
 class CheckpointError(AsyncHooksError):
