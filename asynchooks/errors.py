@@ -18,6 +18,7 @@
     │   ├── UnknownOptionError         TypeError: no such argument
     │   └── ClassCountError            AssertionError: the model and the data set differ in their classes
     ├── InvalidLossError               AssertionError, FloatingPointError: a loss is infinite or NaN
+    │   └── CustomImportError          ImportError: a module that a configuration asks for
     └── CheckpointError
         ├── CaptureError               TypeError: the state holds what cannot be captured
         ├── CheckpointNotFoundError    FileNotFoundError: there is no committed checkpoint there
@@ -51,6 +52,7 @@ __all__ = [
     "ClassCountError",
     "ConfigError",
     "CorruptCheckpointError",
+    "CustomImportError",
     "DrainTimeoutError",
     "DuplicateNameError",
     "ExecutorClosedError",
@@ -172,6 +174,10 @@ class ClassCountError(ConfigError, AssertionError):
 
 class InvalidLossError(AsyncHooksError, AssertionError, FloatingPointError):
     """A loss is infinite or NaN; the message names the iteration and the loss."""
+
+
+class CustomImportError(ConfigError, ImportError):
+    """A module of ``custom_imports`` cannot be imported; the message names it and the file that asks for it."""
 
 
 class CheckpointError(AsyncHooksError):
