@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -69,29 +70,40 @@ def trackers() -> Iterator[None]:
 
 @pytest.fixture
 def wandb_records(trackers: None) -> Callable[[Path], list[Any]]:
-    """Read the records of the offline runs below a folder, in the order of the runs: W&B's own messages."""
+    """Read the records of the finished offline runs below a folder, in the order of the runs: W&B's own messages."""
 
     def read(folder: Path) -> list[Any]:
-        from wandb.proto import wandb_internal_pb2
-
-        records = []
-        for path in sorted(folder.glob("**/offline-run-*/*.wandb")):
-            data, position, message = path.read_bytes(), 7, b""  # LevelDB's log format behind seven bytes
-            while position + 7 <= len(data):
-                if 32768 - position % 32768 < 7:
-                    position += 32768 - position % 32768
-                    continue
-                length, kind = struct.unpack_from("<HB", data, position + 4)
-                message += data[position + 7 : position + 7 + length]
-                position += 7 + length
-                if kind in (1, 4):  # whole, or the last part
-                    record = wandb_internal_pb2.Record()
-                    record.ParseFromString(message)
-                    records.append(record)
-                    message = b""
-        return records
+        return [r for path in sorted(folder.glob("**/offline-run-*/*.wandb")) for r in _finished_run(path)]
 
     return read
+
+
+def _finished_run(path: Path) -> list[Any]:
+    deadline = time.monotonic() + 30
+    while True:
+        records = list(_wandb_records(path.read_bytes()))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.01)  # W&B's own process writes the file's end after the run has finished here
+
+
+def _wandb_records(data: bytes) -> Iterator[Any]:
+    from wandb.proto import wandb_internal_pb2
+
+    position, message = 7, b""  # LevelDB's log format, behind seven bytes
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, position + 4)
+        message += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(message)
+            yield record
+            message = b""
 
 
 @pytest.fixture

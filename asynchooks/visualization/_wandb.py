@@ -101,10 +101,12 @@ class WandbVisBackend(ClientBackend):
             commit: whether the row is complete; None: it is where no step is given.
         """
         run = self.experiment
-        least = max(run.step, self._rows)
-        if step is not None or least > run.step:
-            step = max(step or 0, least)
-            commit = step is None if commit is None else commit
+        present = max(run.step, self._rows)  # a run that was closed offline counts from 0 again
+        if step is not None:
+            step = max(step, present)
+            row = {STEP: step, **row}
+        elif present > run.step:
+            step, commit = present, commit is not False
         run.log(dict(row), step=step, commit=commit)
 
     def add_artifact(

@@ -68,7 +68,12 @@ def test_the_configuration_is_parameters_and_a_file_and_the_logs_are_uploaded(fo
     (work_dir / "model.pth").write_text("weights")
     backend = MLflowVisBackend(folder)
     backend.add_config(
-        {"work_dir": str(work_dir), "optim": {"lr": 0.1}, "steps": [{"type": "A"}, {"type": "B"}], "n": [1, 2]}
+        {
+            "work_dir": str(work_dir),
+            "optim": {"lr": 0.1},
+            "steps": [{"type": "A"}, {"type": "B"}],
+            "n": [1, 2],
+        }
     )
     backend.close()
     client = client_of(folder)

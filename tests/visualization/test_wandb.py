@@ -71,7 +71,10 @@ def test_rows_of_one_step_are_one_row_and_a_step_that_has_passed_is_the_current_
     backend.add_row({"train": 4}, step=6)
     backend.close()
 
-    assert wandb_rows(tmp_path) == [{"train": 1, "val": 2, "late": 3, "_step": 5}, {"train": 4, "_step": 6}]
+    assert wandb_rows(tmp_path) == [
+        {"train": 1, "val": 2, "late": 3, "step": 5, "_step": 5},
+        {"train": 4, "step": 6, "_step": 6},
+    ]
 
 
 def test_without_commit_rows_are_collected(tmp_path: Path, wandb_rows: Rows) -> None:
@@ -114,7 +117,7 @@ def test_configuration_images_and_artifacts_are_recorded(tmp_path: Path, wandb_r
     assert list(tmp_path.glob("**/files/media/images/*.png"))
     assert (artifact.name, list(artifact.aliases), json.loads(artifact.metadata)) == (
         "model",
-        ["best"],
+        ["best", "latest"],
         {"epoch": 1},
     )
     assert [entry.path for entry in artifact.manifest.contents] == ["model.pth"]
