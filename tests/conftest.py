@@ -1,5 +1,6 @@
 """Fixtures that several folders share."""
 
+import importlib
 import json
 import struct
 import sys
@@ -89,18 +90,19 @@ def _finished_run(path: Path) -> list[Any]:
 
 
 def _wandb_records(data: bytes) -> Iterator[Any]:
-    from wandb.proto import wandb_internal_pb2
-
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
     position, message = 7, b""  # LevelDB's log format, behind seven bytes
     while position + 7 <= len(data):
         if 32768 - position % 32768 < 7:
             position += 32768 - position % 32768
             continue
         length, kind = struct.unpack_from("<HB", data, position + 4)
+        if len(data) < position + 7 + length:  # not all there yet
+            return
         message += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or the last part
-            record = wandb_internal_pb2.Record()
+            record = messages.Record()
             record.ParseFromString(message)
             yield record
             message = b""
@@ -134,3 +136,14 @@ def mlflow_store(trackers: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
         warnings.filterwarnings("ignore", message="The ``noload``")  # MLflow's, of SQLAlchemy 2.1
         MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Have packages of tracking services that are not installed be found; return the calls that they record."""
+    folder = Path(__file__).with_name("stand_ins")
+    monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module("recording_stand_in").CALLS
+    for path in folder.iterdir():
+        for name in [each for each in sys.modules if each.partition(".")[0] == path.stem]:
+            del sys.modules[name]
