@@ -80,7 +80,7 @@ class ProfilerHook(RunnerHook):
         self.schedule = None if schedule is None else profiler.schedule(**schedule)
         self.on_trace_ready = on_trace_ready
         self.json_trace_path = json_trace_path
-        self._options = {
+        self._options: dict[str, Any] = {
             "record_shapes": record_shapes,
             "profile_memory": profile_memory,
             "with_stack": with_stack,
