@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from .conftest import MakeRun, Recorder, Step, loader
 
 from asynchooks.execution import Effects, Hook, RunnerHook, background
+
+from .conftest import MakeRun, Recorder, Step, loader
 
 EPOCH = ["before_train_epoch", *["before_train_iter", "after_train_iter"] * 2, "after_train_epoch"]
 VALIDATION = ["before_val_epoch", *["before_val_iter", "after_val_iter"] * 2, "after_val_epoch"]
