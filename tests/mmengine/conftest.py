@@ -127,8 +127,8 @@ class SideBySide(Protocol):
 class _Observer:
     """Writes down what happens. Its base is the hook class of the runner that calls it."""
 
-    priority = "LOWEST"
-    effects = Effects()
+    priority: Any = "LOWEST"
+    effects: Any = Effects()
 
     def __init__(self, seen: Observed) -> None:
         self.seen = seen
