@@ -238,9 +238,7 @@ def main() -> None:
     parser.add_argument("--sample-ms", type=float, default=5.0, help="length of one sample")
     parser.add_argument("--histories", type=int, nargs="+", default=list(HISTORIES), help="in iterations")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
-    parser.add_argument(
-        "--write-readme", action="store_true", help="put the table into benchmarks/README.md"
-    )
+    parser.add_argument("--write-readme", action="store_true", help="put the table into benchmarks/README.md")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
