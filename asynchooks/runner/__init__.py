@@ -8,6 +8,7 @@ from asynchooks.runner._message_hub import MessageHub
 from asynchooks.runner._runner import Runner
 from asynchooks.runner._samplers import DefaultSampler, InfiniteSampler
 from asynchooks.runner._state import TrainState
+from asynchooks.runner._tta import build_runner_with_tta
 from asynchooks.runner.mmcv import EpochBasedRunner, IterBasedRunner, build_runner
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "build_runner",
     "DefaultSampler",
     "InfiniteSampler",
+    "build_runner_with_tta",
 ]
