@@ -16,9 +16,9 @@
     │   ├── UnknownNameError           KeyError: no such registry entry, priority, policy ...
     │   ├── DuplicateNameError         KeyError: the registry entry exists already
     │   ├── UnknownOptionError         TypeError: no such argument
-    │   └── ClassCountError            AssertionError: the model and the data set differ in their classes
-    ├── InvalidLossError               AssertionError, FloatingPointError: a loss is infinite or NaN
+    │   ├── ClassCountError            AssertionError: the model and the data set differ in their classes
     │   └── CustomImportError          ImportError: a module that a configuration asks for
+    ├── InvalidLossError               AssertionError, FloatingPointError: a loss is infinite or NaN
     └── CheckpointError
         ├── CaptureError               TypeError: the state holds what cannot be captured
         ├── CheckpointNotFoundError    FileNotFoundError: there is no committed checkpoint there
