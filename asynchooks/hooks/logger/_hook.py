@@ -10,10 +10,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asynchooks.checkpoint import store_options
+from asynchooks.checkpoint import Mirror, store_options
 from asynchooks.execution import Effects, Hook, background, current_executor
 from asynchooks.hooks.logger import _options
-from asynchooks.hooks.logger._mirror import Mirror
 from asynchooks.hooks.logger._writer import Entry, Writer
 from asynchooks.registry import HOOKS
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import anyio
 import torch.distributed
 
-from asynchooks.hooks.logger._mirror import Mirror
+from asynchooks.checkpoint import Mirror
 from asynchooks.hooks.logger._sinks import JsonLines, Record, Sink, TensorboardEvents, TextLines
 
 __all__ = ["Entry", "Writer"]
