@@ -74,5 +74,7 @@ class Detections:
             image,
             boxes={key: box_data(sample, self._labels)},
             masks=mask_data(sample, self._labels, *size) or None,
-            classes=wandb.Classes([{"id": number, "name": name} for number, name in self._labels.items()]),
+            classes=wandb.Classes(  # type: ignore[attr-defined]
+                [{"id": number, "name": name} for number, name in self._labels.items()]
+            ),
         )

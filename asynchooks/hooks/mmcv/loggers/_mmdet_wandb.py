@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from asynchooks.errors import ConfigError
-from asynchooks.execution import Effects, background
+from asynchooks.execution import background
 from asynchooks.hooks.mmcv.loggers._detections import Detections
 from asynchooks.hooks.mmcv.loggers._parts import in_order, in_thread
 from asynchooks.hooks.mmcv.loggers._record import frozen
@@ -67,7 +67,7 @@ class MMDetWandbHook(WandbLoggerHook):
         self._seen: Any = None  # the results that were shown last
         self._waiting: list[Path] = []  # durable, until the metrics of their evaluation are there
         if log_checkpoint:
-            self.effects = Effects(reads={*self.effects.reads, "checkpoints"}, writes=self.effects.writes)
+            self.effects = self._touches(checkpoints=True)
             self.after_save_checkpoint = self._saved  # type: ignore[method-assign]  # else no save concerns this hook
 
     async def _saved(self, runner: Any, path: str, meta: Mapping[str, Any]) -> None:

@@ -122,4 +122,7 @@ def _copy(value: Any) -> Any:
         return value.copy()
     if isinstance(value, Mapping):
         return {name: _copy(each) for name, each in value.items()}
-    return [_copy(each) for each in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        copies = [_copy(each) for each in value]
+        return tuple(copies) if isinstance(value, tuple) else copies
+    return value

@@ -5,6 +5,7 @@ Boxes are (x1, y1, x2, y2[, score]) in pixels; W&B counts classes from 1, since 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Sample:
 
 def class_labels(classes: Sequence[str]) -> dict[int, str]:
     """Return W&B's numbers of the classes."""
-    return {number: name for number, name in enumerate(classes, start=1)}
+    return dict(enumerate(classes, start=1))
 
 
 def prediction_of(name: str, result: Any, score_thr: float) -> Sample:

@@ -61,12 +61,7 @@ class WandbLoggerHook(BackgroundLogger):
         self.out_suffix = (out_suffix,) if isinstance(out_suffix, str) else tuple(out_suffix)
         self._backend = WandbVisBackend(None, init_kwargs, define_metric_cfg)
         self._work_dir: str | None = None
-        reads: set[str] = set()
-        if log_artifact:
-            reads |= {"logs.text", "logs.json"}
-        if log_artifact and any(suffix.endswith(_CHECKPOINT_SUFFIXES) for suffix in self.out_suffix):
-            reads |= {"checkpoints"}
-        self.effects = Effects(reads=reads, writes={"logs.wandb"})
+        self.effects = self._touches(checkpoints=False)
 
     @background
     def before_run(self, runner: Any) -> BackgroundPart | None:
@@ -77,6 +72,14 @@ class WandbLoggerHook(BackgroundLogger):
         if self._backend.save_dir is None:
             self._backend.save_dir = self._work_dir
         return self._opening(runner) if runner.rank == 0 else None
+
+    def _touches(self, *, checkpoints: bool) -> Effects:
+        """Return the effects; ``checkpoints``: whether they are read in any case."""
+        logs = {"logs.text", "logs.json"} if self.log_artifact else set()
+        uploads = self.log_artifact and any(each.endswith(_CHECKPOINT_SUFFIXES) for each in self.out_suffix)
+        return Effects(
+            reads=logs | ({"checkpoints"} if checkpoints or uploads else set()), writes={"logs.wandb"}
+        )
 
     def _opening(self, runner: Any) -> BackgroundPart:
         """Return what opens the run."""
