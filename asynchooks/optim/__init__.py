@@ -1,7 +1,9 @@
 """Optimizers and schedules: accumulation and clipping around torch's optimizers, torch's schedulers in ranges."""
 
+from asynchooks.optim import policies
 from asynchooks.optim._build import build_optim_wrapper
 from asynchooks.optim._build_schedulers import build_param_schedulers
+from asynchooks.optim._group_value import GroupValue, momentum_of
 from asynchooks.optim._schedulers import (
     ConstantLR,
     ConstantMomentum,
@@ -57,6 +59,7 @@ __all__ = [
     "ExponentialMomentum",
     "ExponentialParamScheduler",
     "GroupScheduler",
+    "GroupValue",
     "LinearLR",
     "LinearMomentum",
     "LinearParamScheduler",
@@ -78,4 +81,6 @@ __all__ = [
     "StepLR",
     "StepMomentum",
     "StepParamScheduler",
+    "momentum_of",
+    "policies",
 ]
