@@ -16,7 +16,8 @@
     │   ├── UnknownNameError           KeyError: no such registry entry, priority, policy ...
     │   ├── DuplicateNameError         KeyError: the registry entry exists already
     │   ├── UnknownOptionError         TypeError: no such argument
-    │   └── ClassCountError            AssertionError: the model and the data set differ in their classes
+    │   ├── ClassCountError            AssertionError: the model and the data set differ in their classes
+    │   └── CustomImportError          ImportError: a module that a configuration asks for
     ├── InvalidLossError               AssertionError, FloatingPointError: a loss is infinite or NaN
     └── CheckpointError
         ├── CaptureError               TypeError: the state holds what cannot be captured
@@ -51,6 +52,7 @@ __all__ = [
     "ClassCountError",
     "ConfigError",
     "CorruptCheckpointError",
+    "CustomImportError",
     "DrainTimeoutError",
     "DuplicateNameError",
     "ExecutorClosedError",
@@ -172,6 +174,10 @@ class ClassCountError(ConfigError, AssertionError):
 
 class InvalidLossError(AsyncHooksError, AssertionError, FloatingPointError):
     """A loss is infinite or NaN; the message names the iteration and the loss."""
+
+
+class CustomImportError(ConfigError, ImportError):
+    """A module of ``custom_imports`` cannot be imported; the message names it and the file that asks for it."""
 
 
 class CheckpointError(AsyncHooksError):

@@ -304,7 +304,6 @@ class IterBasedTrainLoop(TrainLoop):
             if self.validation_pending:
                 self._validate()
         self.runner.call_hook("after_train_epoch")
-        self._epoch += 1
 
 
 def check_loop_values(options: Mapping[str, Any]) -> None:
