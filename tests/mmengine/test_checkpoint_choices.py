@@ -44,7 +44,7 @@ def left(run: Any) -> dict[str, Any]:
         "hub": {
             key: value.replace(folder, "") if isinstance(value, str) else value for key, value in hub.items()
         },
-        "pointer": Path(pointer.read_text().strip()).name if pointer.exists() else None,
+        "pointer": pointer.read_text().replace(folder, "") if pointer.exists() else None,
     }
 
 
@@ -104,6 +104,26 @@ def test_the_same_checkpoints_are_left(
     )
 
     assert left(ours) == left(theirs)
+
+
+def test_a_folder_elsewhere_holds_the_same_and_the_runs_own_names_it(
+    side_by_side: Any, scripted: Any, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    hook = {"type": "CheckpointHook", "interval": 2, "save_best": "acc", "out_dir": str(elsewhere)}
+    runs = side_by_side(
+        train_cfg={"by_epoch": True, "max_epochs": 6},
+        samples=4,
+        default_hooks={"checkpoint": hook},
+        metric=scripted(RISING),
+    )
+    names = [Path(run.runner.work_dir).name for run in runs]
+    folders = [elsewhere / name for name in names]
+
+    theirs, ours = ([path.name for path in sorted(folder.glob("*.pth"))] for folder in folders)
+    assert ours == theirs != []
+    for run, folder in zip(runs, folders, strict=True):
+        assert Path(run.runner.work_dir, "last_checkpoint").read_text() == str(folder / "epoch_6.pth")
 
 
 @pytest.mark.parametrize(
