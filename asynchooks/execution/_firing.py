@@ -9,13 +9,15 @@ import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asynchooks.errors import HookDefinitionError
+from asynchooks.errors import HookDefinitionError, WrongThreadError
 from asynchooks.execution._backpressure import InvocationSkipped
 from asynchooks.execution._foreground import Captured
-from asynchooks.execution._part import whole_body
+from asynchooks.execution._part import Deferred, current_part, whole_body
 from asynchooks.execution._view import freeze_arguments, view_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from asynchooks.execution._flight import Flight
     from asynchooks.execution._plan import Plan, Step
 
@@ -51,6 +53,40 @@ class Firings:
                     captured = self._whole_body(step, context, arguments)
                 if captured is not None:
                     self._launch(step, firing, captured)
+
+    def run_from_background(
+        self,
+        plan_of: Callable[[str], Plan],
+        point: str,
+        context: object,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        """Place the steps of a point that the background part which calls this fires. Any thread.
+
+        Raises:
+            WrongThreadError: no background part calls this.
+            HookDefinitionError: its hook does not declare the point.
+        """
+        part = current_part.get()
+        if part is None:
+            raise WrongThreadError(
+                f"fire_nowait({point!r}) belongs into a background part; the training thread calls fire()."
+            )
+        hook = part.step.registration
+        if point not in hook.fires:
+            raise HookDefinitionError(
+                f"{part.step.name} fires {point!r} from the background without declaring it; set `fires = "
+                f"{(*hook.fires, point)!r}` on {hook.name}, so that the order can respect it."
+            )
+        frozen = freeze_arguments(arguments)
+        self._flight.fire_children(
+            part,
+            point,
+            plan_of(point).steps,
+            self.next_number(),
+            Deferred(context, arguments),
+            lambda step, view: whole_body(step, view, frozen),
+        )
 
     def attend(self, point: str) -> None:
         """Run the deferred foreground parts that are due, and raise what has failed, before a point is fired.
