@@ -17,7 +17,7 @@ import anyio
 from asynchooks.checkpoint import store_options
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, Hook
-from asynchooks.hooks.det_visualization._files import joined, local_file, read_image
+from asynchooks.hooks.det_visualization._files import Files, joined
 from asynchooks.visualization import DataSample, check_pillow, copy_sample
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class DrawingHook(Hook):
         self.draw = draw
         self.score_thr = score_thr
         self.test_out_dir = None if test_out_dir is None else os.fspath(test_out_dir)
-        self._options = store_options(kind, backend_args)
+        self._files = Files(store_options(kind, backend_args))
 
     def _visualizer(self, runner: Any) -> Any:
         """Return who draws; None where this process does not."""
@@ -131,11 +131,11 @@ class DrawingHook(Hook):
                 f"{type(self).__name__}: a data sample has no img_path, so its image is not known."
             )
         options: dict[str, Any] = {"step": picture.step, "pred_score_thr": self.score_thr}
-        image = read_image(path, self._options)
+        image = self._files.read(path)
         if picture.out_file is None:
             visualizer.add_datasample(picture.name, image, data_sample=picture.sample, **options)
             return
-        with local_file(picture.out_file, self._options) as local:
+        with self._files.writing(picture.out_file) as local:
             visualizer.add_datasample(
                 picture.name, image, data_sample=picture.sample, out_file=local, **options
             )

@@ -8,42 +8,56 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
-from asynchooks.checkpoint import Content, open_store
+from asynchooks.checkpoint import Content, Store, open_store
 from asynchooks.visualization import Image, decode_image
 
-__all__ = ["joined", "local_file", "read_image"]
+__all__ = ["Files", "joined"]
 
 
-def read_image(address: str, options: Mapping[str, Any]) -> Image:
-    """Return an image, RGB.
+class Files:
+    """Images at paths and URLs. In one worker thread at a time.
 
-    Raises:
-        ValueError: there is none in the file.
+    Args:
+        options: fsspec's options for stores.
     """
-    if "://" not in address:
-        data = Path(address).read_bytes()
-    else:
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self._newest: tuple[str, Store] | None = None
+
+    def read(self, address: str) -> Image:
+        """Return an image, RGB.
+
+        Raises:
+            ValueError: there is none in the file.
+        """
+        if "://" not in address:
+            data = Path(address).read_bytes()
+        else:
+            folder, _, name = address.rpartition("/")
+            data = b"".join(bytes(piece) for piece in self._store(folder).read(name))
+        try:
+            return decode_image(data)
+        except ValueError as error:
+            error.add_note(f"in {address}")
+            raise
+
+    @contextmanager
+    def writing(self, address: str) -> Iterator[str]:
+        """Give a local path to write to; what is there afterwards is then at the address."""
+        if "://" not in address:
+            yield address
+            return
         folder, _, name = address.rpartition("/")
-        store = open_store(folder, options, writer="thread")
-        data = b"".join(bytes(piece) for piece in store.read(name))
-    try:
-        return decode_image(data)
-    except ValueError as error:
-        error.add_note(f"in {address}")
-        raise
+        with tempfile.TemporaryDirectory(prefix="asynchooks-") as temporary:
+            path = Path(temporary, name)
+            yield str(path)
+            self._store(folder).put(name, Content.of(path.read_bytes()))
 
-
-@contextmanager
-def local_file(address: str, options: Mapping[str, Any]) -> Iterator[str]:
-    """Give a local path to write to; what is there afterwards is then at the address."""
-    if "://" not in address:
-        yield address
-        return
-    folder, _, name = address.rpartition("/")
-    with tempfile.TemporaryDirectory(prefix="asynchooks-") as temporary:
-        path = Path(temporary, name)
-        yield str(path)
-        open_store(folder, options, writer="thread").put(name, Content.of(path.read_bytes()))
+    def _store(self, folder: str) -> Store:
+        if self._newest is None or self._newest[0] != folder:  # the next image is usually there too
+            self._newest = (folder, open_store(folder, self._options, writer="thread"))
+        return self._newest[1]
 
 
 def joined(folder: str, *names: str) -> str:
