@@ -6,6 +6,7 @@ Everything here is called in the background, in the order that the hooks' effect
 from asynchooks.visualization._backend import Image, VisBackend
 from asynchooks.visualization._graph import skeleton
 from asynchooks.visualization._image import check_pillow, decode_image, encode_image
+from asynchooks.visualization._inputs import input_image, inputs_of
 from asynchooks.visualization._local import LocalVisBackend
 from asynchooks.visualization._sample import DataSample, copy_sample, field_of, samples_of
 from asynchooks.visualization._scalars import numbers_by_name
@@ -23,6 +24,8 @@ __all__ = [
     "copy_sample",
     "field_of",
     "samples_of",
+    "inputs_of",
+    "input_image",
     "skeleton",
     "check_pillow",
     "decode_image",
