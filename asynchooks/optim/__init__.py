@@ -1,7 +1,15 @@
 """Optimizers and schedules: accumulation and clipping around torch's optimizers, torch's schedulers in ranges."""
 
-from asynchooks.optim._build import build_optim_wrapper
+from asynchooks.optim._amp import AmpOptimWrapper
+from asynchooks.optim._apex import ApexOptimWrapper
+from asynchooks.optim._build import build_optim_wrapper, build_optimizer
 from asynchooks.optim._build_schedulers import build_param_schedulers
+from asynchooks.optim._constructors import (
+    DefaultOptimizerConstructor,
+    DefaultOptimWrapperConstructor,
+    LearningRateDecayOptimizerConstructor,
+    LearningRateDecayOptimWrapperConstructor,
+)
 from asynchooks.optim._schedulers import (
     ConstantLR,
     ConstantMomentum,
@@ -38,11 +46,22 @@ from asynchooks.optim._schedulers import (
     StepMomentum,
     StepParamScheduler,
 )
+from asynchooks.optim._unwrap import unwrapped
 from asynchooks.optim._wrapper import OptimWrapper
+from asynchooks.optim._wrapper_dict import OptimWrapperDict
 
 __all__ = [
     "OptimWrapper",
+    "AmpOptimWrapper",
+    "ApexOptimWrapper",
+    "OptimWrapperDict",
     "build_optim_wrapper",
+    "build_optimizer",
+    "DefaultOptimWrapperConstructor",
+    "DefaultOptimizerConstructor",
+    "LearningRateDecayOptimWrapperConstructor",
+    "LearningRateDecayOptimizerConstructor",
+    "unwrapped",
     "build_param_schedulers",
     "ConstantLR",
     "ConstantMomentum",
