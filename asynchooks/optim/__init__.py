@@ -2,6 +2,14 @@
 
 from asynchooks.optim._amp import AmpOptimWrapper
 from asynchooks.optim._apex import ApexOptimWrapper
+from asynchooks.optim._averaged import (
+    BaseAveragedModel,
+    ExpMomentumEMA,
+    ExponentialMovingAverage,
+    MomentumAnnealingEMA,
+    StochasticWeightAverage,
+    check_averaged_model,
+)
 from asynchooks.optim._build import build_optim_wrapper, build_optimizer
 from asynchooks.optim._build_schedulers import build_param_schedulers
 from asynchooks.optim._constructors import (
@@ -61,6 +69,12 @@ __all__ = [
     "DefaultOptimizerConstructor",
     "LearningRateDecayOptimWrapperConstructor",
     "LearningRateDecayOptimizerConstructor",
+    "BaseAveragedModel",
+    "ExponentialMovingAverage",
+    "StochasticWeightAverage",
+    "MomentumAnnealingEMA",
+    "ExpMomentumEMA",
+    "check_averaged_model",
     "unwrapped",
     "build_param_schedulers",
     "ConstantLR",
