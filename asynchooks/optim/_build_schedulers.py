@@ -109,10 +109,12 @@ def _build_scheduler(optimizer: Any, cfg: Any, run: _Run) -> Any:
         if converts:
             raise ConfigError(f"{_CONVERT} goes with MMEngine's schedulers, and {cfg!r} is torch's.")
         return _build_torchs(_unwrapped(optimizer), kind, options, run)
+    provided = {"optimizer": _unwrapped(optimizer)}
     if isinstance(kind, type) and issubclass(kind, GroupScheduler):
         check_options(kind, {"optimizer": None, **options}, also=_RANGE)
         _fill_end(kind, options, run)
-    provided = {"optimizer": optimizer}
+        if hasattr(optimizer, "param_groups"):  # a wrapper may have groups beside its optimizer's
+            provided["optimizer"] = optimizer
     if converts:
         kind, provided["epoch_length"] = _by_iteration(kind), _epoch_length(run)
     return PARAM_SCHEDULERS.build({"type": kind, **options}, scope=run.scope, **provided)

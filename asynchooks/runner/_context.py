@@ -207,7 +207,7 @@ class RunContext(ABC):
         if save_optimizer and self.optim_wrapper is not None:
             content["optimizer"] = self.optim_wrapper.state_dict()
         if save_param_scheduler and self.param_schedulers:
-            content["param_schedulers"] = [scheduler.state_dict() for scheduler in self.param_schedulers]
+            content["param_schedulers"] = _scheduler_states(self.param_schedulers)
         content["resume"] = {"position": self._position(), "rng": self._rng()}
         states = hook_states(self.executor.hooks if self.executor is not None else ())
         if states:
@@ -284,8 +284,21 @@ def _load_optimizer(optim_wrapper: Any, checkpoint: Mapping[str, Any], url: str)
         optim_wrapper.load_accumulated_grads(grads)
 
 
+def _scheduler_states(schedulers: Any) -> Any:
+    """Return the schedulers' states: a list, or one by name for several optimizers."""
+    if isinstance(schedulers, Mapping):
+        return {name: _scheduler_states(each) for name, each in schedulers.items()}
+    return [scheduler.state_dict() for scheduler in schedulers]
+
+
 def _load_schedulers(schedulers: Any, checkpoint: Mapping[str, Any], url: str) -> None:
     states = checkpoint.get("param_schedulers", [])
+    named = states if isinstance(states, Mapping) else {}
+    if isinstance(schedulers, Mapping):
+        for name, each in schedulers.items():
+            _load_schedulers(each, {"param_schedulers": named.get(name, [])}, url)
+        return
+    states = [] if named else states
     if len(states) != len(schedulers):
         raise ForeignCheckpointError(
             f"{url} holds {len(states)} parameter schedulers, this run has {len(schedulers)}; resume with the same "

@@ -317,8 +317,13 @@ class Runner(ResumableRun):
         self.param_schedulers = []
         if optim_wrapper is not None:
             self.optim_wrapper = build_optim_wrapper(self.model, optim_wrapper, scope=self._scope)
+            seed = self.seed or 0
             self.param_schedulers = build_param_schedulers(
-                self.optim_wrapper.optimizer, param_scheduler, scope=self._scope
+                self.optim_wrapper,
+                param_scheduler,
+                scope=self._scope,
+                epoch_length=lambda: self._parts.epoch_length(seed=seed),
+                max_steps=lambda by_epoch: self._parts.max_steps(by_epoch=by_epoch, seed=seed),
             )
         elif param_scheduler is not None:
             raise ConfigError("param_scheduler came without optim_wrapper: there is nothing to schedule.")
