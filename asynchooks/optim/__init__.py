@@ -18,6 +18,7 @@ from asynchooks.optim._constructors import (
     LearningRateDecayOptimizerConstructor,
     LearningRateDecayOptimWrapperConstructor,
 )
+from asynchooks.optim._scale_lr import checked_auto_scale_lr, lr_scale, scale_lr
 from asynchooks.optim._schedulers import (
     ConstantLR,
     ConstantMomentum,
@@ -75,6 +76,9 @@ __all__ = [
     "MomentumAnnealingEMA",
     "ExpMomentumEMA",
     "check_averaged_model",
+    "checked_auto_scale_lr",
+    "lr_scale",
+    "scale_lr",
     "unwrapped",
     "build_param_schedulers",
     "ConstantLR",
