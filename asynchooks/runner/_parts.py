@@ -61,6 +61,21 @@ class Parts:
         """Whether the training counts epochs; True where there is none."""
         return not self.has("train") or bool(getattr(self._options["train"][0], "by_epoch", True))
 
+    def batch_size(self) -> int:
+        """Return the samples per training batch on one rank.
+
+        Raises:
+            ConfigError: the loader does not say.
+        """
+        loader = self._loaders["train"]
+        if isinstance(loader, dict):
+            size = None if "batch_sampler" in loader else loader.get("batch_size", 1)
+        else:
+            size = getattr(loader, "batch_size", None)
+        if not isinstance(size, int):
+            raise ConfigError(f"auto_scale_lr needs the batch_size of train_dataloader, which is {size!r}.")
+        return size
+
     def built_loop(self, mode: str) -> Any:
         """Return a loop if it was built already, else None."""
         return self._loops.get(mode)

@@ -16,10 +16,10 @@ from torch import nn
 
 from asynchooks.errors import ConfigError, did_you_mean
 from asynchooks.execution import POINTS, HookExecutor, priority_name
-from asynchooks.optim import build_optim_wrapper, build_param_schedulers
 from asynchooks.registry import HOOKS, LOG_PROCESSORS, MODELS
 from asynchooks.runner import _config
 from asynchooks.runner._log_processor import LogProcessor
+from asynchooks.runner._optimization import build_optimization
 from asynchooks.runner._parts import Parts
 from asynchooks.runner._random import seed_everything
 from asynchooks.runner._resumable import ResumableRun
@@ -49,7 +49,8 @@ class Runner(ResumableRun):
         val_cfg, test_cfg: options of the loops, usually ``dict()``, which may be left out.
         optim_wrapper: ``dict(optimizer=dict(type="SGD", lr=0.1), accumulative_counts=1, clip_grad=None)``, an
             optimizer, or an OptimWrapper.
-        param_scheduler: a scheduler or a list of them, as dicts or objects.
+        param_scheduler: a scheduler or a list of them, as dicts or objects; for several optimizers, a dict of names.
+        auto_scale_lr: ``dict(base_batch_size=16, enable=True)`` scales the learning rates with the batch size.
         val_evaluator, test_evaluator: metrics: MMEngine's protocol, torchmetrics', or a function of
             ``(outputs, batch)``; a list, or a dict of names to them. None gives the mean loss.
         default_hooks: changes of the six default hooks by name; None removes one.
@@ -87,6 +88,7 @@ class Runner(ResumableRun):
         test_cfg: Mapping[str, Any] | None = None,
         optim_wrapper: Any = None,
         param_scheduler: Any = None,
+        auto_scale_lr: Mapping[str, Any] | None = None,
         val_evaluator: Any = None,
         test_evaluator: Any = None,
         default_hooks: Mapping[str, Any] | None = None,
@@ -150,7 +152,15 @@ class Runner(ResumableRun):
             {"val": val_evaluator, "test": test_evaluator},
             scope=default_scope,
         )
-        self._build_optimization(optim_wrapper, param_scheduler)
+        self.optim_wrapper, self.param_schedulers = build_optimization(
+            self.model,
+            self._parts,
+            optim_wrapper,
+            param_scheduler,
+            auto_scale_lr,
+            scope=default_scope,
+            seed=self.seed or 0,
+        )
         self.register_hooks(default_hooks, custom_hooks)
 
     @classmethod
@@ -315,22 +325,6 @@ class Runner(ResumableRun):
             loop.validation_pending = False
 
     # ---- private ----
-
-    def _build_optimization(self, optim_wrapper: Any, param_scheduler: Any) -> None:
-        self.optim_wrapper = None
-        self.param_schedulers = []
-        if optim_wrapper is not None:
-            self.optim_wrapper = build_optim_wrapper(self.model, optim_wrapper, scope=self._scope)
-            seed = self.seed or 0
-            self.param_schedulers = build_param_schedulers(
-                self.optim_wrapper,
-                param_scheduler,
-                scope=self._scope,
-                epoch_length=lambda: self._parts.epoch_length(seed=seed),
-                max_steps=lambda by_epoch: self._parts.max_steps(by_epoch=by_epoch, seed=seed),
-            )
-        elif param_scheduler is not None:
-            raise ConfigError("param_scheduler came without optim_wrapper: there is nothing to schedule.")
 
     def _show_logs(self) -> None:
         """Show the run on the terminal, where nobody has configured logging."""

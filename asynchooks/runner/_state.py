@@ -138,6 +138,7 @@ class TrainState(RunContext):
     ) -> dict[str, Any]:
         """Continue from a checkpoint: weights, optimizer, schedulers, counters, random numbers.
 
+        Inside of an executor it fires ``after_load_checkpoint`` first, so that hooks take up what is theirs.
         Where the batches go on is the loop's own matter; ``iter`` says how many were done.
 
         Args:
@@ -152,6 +153,12 @@ class TrainState(RunContext):
             checkpoints.restore(address, map_location="cpu", storage_options=dict(storage_options or {})),
             address,
         )
+        if self.executor is not None:
+            self.is_resuming = True
+            try:
+                self.executor.fire("after_load_checkpoint", self, checkpoint=content)
+            finally:
+                self.is_resuming = False
         self._take_up(content, address)
         return content
 
