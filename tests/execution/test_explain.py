@@ -51,6 +51,7 @@ def test_whatever_the_scoreboard_lets_wait_is_predicted(
 ) -> None:
     executor = executor_of(drawn, ordering=ordering)
     predicted, board = explained(executor), Scoreboard(ordering)
+    fired = {point for hook in executor.registered for point in hook.fires}
     keys, running, who = itertools.count(), set[Key](), dict[Key, Place]()
 
     def finish(key: Key) -> None:
@@ -61,7 +62,7 @@ def test_whatever_the_scoreboard_lets_wait_is_predicted(
         for step in executor.plan(point).steps:
             place, key = (step.registration.number, point), (next(keys),)
             who[key] = place
-            is_call = step.shape == "blocking" and point not in FIRED
+            is_call = step.shape == "blocking" and point not in fired
             for decision in board.invoked(step.invocation(key, firing, immediate=is_call)):
                 if isinstance(decision, Wait):
                     assert {who[blocker] for blocker in decision.blockers} <= places(predicted[place])
