@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from asynchooks.execution._effects import Effects, conflict
@@ -21,7 +22,18 @@ if TYPE_CHECKING:
     from asynchooks.execution._executor import HookExecutor
     from asynchooks.execution._plan import Plan, Step
 
-__all__ = ["Band", "Cause", "ExplainedStep", "PointExplanation", "explain", "explain_plans", "shapes_of"]
+__all__ = [
+    "OWN_PARTS",
+    "Band",
+    "Cause",
+    "ExplainedStep",
+    "PointExplanation",
+    "explain",
+    "explain_plans",
+    "shapes_of",
+]
+
+OWN_PARTS = "its own earlier parts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +111,30 @@ class PointExplanation:
         return tuple(step for band in self.bands for step in band.steps if step.waits_for)
 
 
-def explain(executor: HookExecutor, *, idle_at: Collection[str] = ()) -> tuple[PointExplanation, ...]:
+def explain(
+    executor: HookExecutor, *, since_drain: Mapping[str, Collection[str]] = MappingProxyType({})
+) -> tuple[PointExplanation, ...]:
     """Explain every point at which a registered hook does something, in the order of a run.
 
     Args:
         executor: the hooks, in mode "async". In mode "sync" every part is waited for.
-        idle_at: points before which the loop drains, so that nothing of earlier firings is in flight there.
+        since_drain: for a point, the points that the loop can have fired between its last drain and that point;
+            parts of others are not in flight there. A point that is not named may follow anything.
     """
     registered = executor.registered
     own = {point for hook in registered for point in (*hook.methods, *hook.fires)} - set(POINTS)
     plans = {point: executor.plan(point) for point in (*POINTS, *sorted(own))}
-    return explain_plans(plans, executor.ordering, idle_at=idle_at)
+    return explain_plans(plans, executor.ordering, since_drain=since_drain)
 
 
 def explain_plans(
-    plans: Mapping[str, Plan], order: Order, *, idle_at: Collection[str] = ()
+    plans: Mapping[str, Plan],
+    order: Order,
+    *,
+    since_drain: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> tuple[PointExplanation, ...]:
     """Explain compiled plans; see `explain`."""
-    explaining = _Explaining(plans, Scoreboard(order), idle_at)
+    explaining = _Explaining(plans, Scoreboard(order), since_drain)
     return tuple(explaining.point(plan) for plan in plans.values() if plan.steps)
 
 
@@ -133,9 +151,11 @@ def shapes_of(kind: type) -> dict[str, Shape]:
 class _Explaining:
     """The parts that may be in flight, and what the scoreboard says about two of them."""
 
-    def __init__(self, plans: Mapping[str, Plan], board: Scoreboard, idle_at: Collection[str]) -> None:
+    def __init__(
+        self, plans: Mapping[str, Plan], board: Scoreboard, since_drain: Mapping[str, Collection[str]]
+    ) -> None:
         self._board = board
-        self._idle_at = idle_at
+        self._since_drain = since_drain
         steps = [step for plan in plans.values() for step in plan.steps]
         self._firing = {(p, s.registration.name): None for s in steps for p in s.registration.fires}
         self._fired = {point for point, _ in self._firing}
@@ -185,14 +205,16 @@ class _Explaining:
             told = self._rule(first, second, same_firing=True)
             if told is not None:
                 return told
-        return None if plan.point in self._idle_at else self._rule(first, second, same_firing=False)
+        if first.point not in self._since_drain.get(plan.point, (first.point,)):
+            return None
+        return self._rule(first, second, same_firing=False)
 
     def _rule(self, first: Step, second: Step, *, same_firing: bool) -> tuple[int, str] | None:
         earlier, later = first.invocation((0,), 0), second.invocation((1,), 0 if same_firing else 1)
         if not self._board.must_precede(earlier, later):
             return None
         if earlier.hook == later.hook:
-            return 1, "its own earlier parts"
+            return 1, OWN_PARTS
         if later.hook in earlier.heard_by:
             return 1, f"it listens to what {first.registration.name} fires"
         if earlier.effects is not None and later.effects is not None:

@@ -171,7 +171,9 @@ def test_a_run_that_fails_ends_with_one(folder: Path) -> None:
 
 def test_an_interrupted_run_finishes_what_is_in_flight_and_ends_with_130(folder: Path) -> None:
     result = train(
-        failing("KeyboardInterrupt", folder), "--cfg-options", "default_hooks.checkpoint={'type':'CheckpointHook','interval':1,'by_epoch':False}"
+        failing("KeyboardInterrupt", folder),
+        "--cfg-options",
+        "default_hooks.checkpoint={'type':'CheckpointHook','interval':1,'by_epoch':False}",
     )
 
     assert result.exit_code == 130

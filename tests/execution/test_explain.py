@@ -177,7 +177,7 @@ def test_the_rule_and_its_reason_are_told(hook: Hook, rule: int, why: str) -> No
 
 def test_nothing_of_earlier_firings_is_in_flight_where_the_loop_drains() -> None:
     anywhere = step_of([Saver(), Unknown()], (1, "after_run"))
-    drained_before = step_of([Saver(), Unknown()], (1, "after_run"), idle_at=["after_run"])
+    drained_before = step_of([Saver(), Unknown()], (1, "after_run"), since_drain={"after_run": ()})
 
     assert [cause.rule for cause in anywhere.starts_after] == [1]
     assert drained_before.starts_after == ()
