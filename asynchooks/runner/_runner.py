@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from torch import nn
 
-from asynchooks.errors import ConfigError, did_you_mean
+from asynchooks.errors import ConfigError
 from asynchooks.execution import POINTS, HookExecutor, priority_name
-from asynchooks.registry import HOOKS, LOG_PROCESSORS, MODELS
+from asynchooks.registry import HOOKS, LOG_PROCESSORS, MODELS, RUNNERS
 from asynchooks.runner import _config
+from asynchooks.runner._configuration import arguments_of, keep_config
 from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._optimization import build_optimization
 from asynchooks.runner._parts import Parts
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Runner"]
 
 
+@RUNNERS.register_module()
 class Runner(ResumableRun):
     """Trains, validates and tests a model, and calls hooks on the way.
 
@@ -69,7 +71,7 @@ class Runner(ResumableRun):
         mode, ordering, max_in_flight, staging_budget, grace_period, instrument, points: the executor's, see
             `HookExecutor`.
         storage_options: fsspec's options for ``load_from`` and ``resume``.
-        cfg: the configuration that all this comes from, noted in checkpoints as text.
+        cfg: the configuration that all this comes from, noted in checkpoints as text, and kept beside the logs.
 
     Raises:
         UnknownOptionError, UnknownNameError, ConfigError: an argument is wrong; the message names the right form.
@@ -165,16 +167,14 @@ class Runner(ResumableRun):
 
     @classmethod
     def from_cfg(cls, cfg: Mapping[str, Any]) -> Runner:
-        """Return the runner that a configuration describes; entries that are no argument are its own variables.
+        """Return the runner that a Config or dict describes; entries that are no argument are its own variables.
 
         Raises:
             UnknownOptionError: an entry looks like a misspelled argument.
+            ConfigError: the model or the work folder is missing, or the configuration has the form of MMCV 1.x.
+            CustomImportError: a module of ``custom_imports`` cannot be imported.
         """
-        known = {name: value for name, value in cfg.items() if name in _ARGUMENTS}
-        near = [n for n in cfg if n not in known and did_you_mean(str(n), _ARGUMENTS, cutoff=0.85)]
-        _config.reject_unknown("Runner", near, _ARGUMENTS)
-        _config.warn_of_no_effect(cfg)
-        return cls(**{"cfg": cfg, **known})
+        return cls(**arguments_of(cfg, _ARGUMENTS))
 
     # ---- what runs ----
 
@@ -188,6 +188,7 @@ class Runner(ResumableRun):
         loop = self.train_loop
         self._show_logs()
         with self._session():
+            keep_config(self.cfg, self.log_dir, self.timestamp)
             if self.seed is not None:
                 seed_everything(self.seed)
             self.call_hook("before_run")
@@ -348,6 +349,7 @@ class Runner(ResumableRun):
         loop = self._loop(mode)
         self._show_logs()
         with self._session():
+            keep_config(self.cfg, self.log_dir, self.timestamp)
             self.call_hook("before_run")
             self._load_weights()
             metrics: dict[str, Any] = loop.run()
