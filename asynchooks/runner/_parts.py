@@ -23,6 +23,9 @@ class Parts:
         cfgs: options of the loops.
         evaluators: evaluators or their dicts.
         scope: scope that is asked first for a bare name.
+
+    Attributes:
+        train_loop: the training loop, None until it is built. Hooks ask it in each iteration.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Parts:
         self._scope = scope
         self._options: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._loops: dict[str, Any] = {}
+        self.train_loop: Any = None
         if cfgs["train"] is not None:
             check_dataloader(loaders["train"], scope=scope)
             self._options["train"] = _config.resolve_train_loop(cfgs["train"], scope=scope)
@@ -58,10 +62,6 @@ class Parts:
     def counts_epochs(self) -> bool:
         """Whether the training counts epochs; True where there is none."""
         return not self.has("train") or bool(getattr(self._options["train"][0], "by_epoch", True))
-
-    def built_loop(self, mode: str) -> Any:
-        """Return a loop if it was built already, else None."""
-        return self._loops.get(mode)
 
     def loader(self, mode: str, *, seed: int) -> Any:
         """Return a loader, built now if it is still a dict; None where there is none."""
@@ -89,4 +89,5 @@ class Parts:
                 evaluators = build_evaluators(self._evaluators[mode], scope=self._scope)
                 options = {"evaluators": evaluators, **options}
             self._loops[mode] = target(runner=runner, dataloader=self.loader(mode, seed=seed), **options)
+            self.train_loop = self._loops.get("train")
         return self._loops[mode]
