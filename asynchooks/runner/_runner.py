@@ -23,6 +23,7 @@ from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._parts import Parts
 from asynchooks.runner._random import seed_everything
 from asynchooks.runner._resumable import ResumableRun
+from asynchooks.runner._visualizer import visualizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +61,7 @@ class Runner(ResumableRun):
             starts.
         device: where the model is moved; None leaves it where it is. Batches follow the model.
         log_processor: makes the log lines; an object or a dict.
+        visualizer: ``dict(type="Visualizer", vis_backends=[...])`` or an object; None writes to ``log_dir/vis_data``.
         log_level: level of the run's logger.
         experiment_name: name of the run.
         default_scope: scope whose registries are asked first for a bare name.
@@ -94,6 +96,7 @@ class Runner(ResumableRun):
         randomness: Mapping[str, Any] | None = None,
         device: str | torch.device | None = None,
         log_processor: LogProcessor | Mapping[str, Any] | None = None,
+        visualizer: Any = None,
         log_level: int | str = "INFO",
         experiment_name: str | None = None,
         default_scope: str | None = None,
@@ -135,6 +138,7 @@ class Runner(ResumableRun):
         if self.seed is not None:
             seed_everything(self.seed, deterministic=deterministic)
         self.log_processor = _log_processor(log_processor, default_scope)
+        self.visualizer = visualizer_of(self, visualizer, default_scope)
         self.model = _model(model, default_scope, device)
         _config.check_complete(
             "train",
@@ -317,8 +321,13 @@ class Runner(ResumableRun):
         self.param_schedulers = []
         if optim_wrapper is not None:
             self.optim_wrapper = build_optim_wrapper(self.model, optim_wrapper, scope=self._scope)
+            seed = self.seed or 0
             self.param_schedulers = build_param_schedulers(
-                self.optim_wrapper.optimizer, param_scheduler, scope=self._scope
+                self.optim_wrapper,
+                param_scheduler,
+                scope=self._scope,
+                epoch_length=lambda: self._parts.epoch_length(seed=seed),
+                max_steps=lambda by_epoch: self._parts.max_steps(by_epoch=by_epoch, seed=seed),
             )
         elif param_scheduler is not None:
             raise ConfigError("param_scheduler came without optim_wrapper: there is nothing to schedule.")

@@ -7,9 +7,11 @@ called twice at once: the executor runs the parts of one hook one after the othe
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed
@@ -21,14 +23,14 @@ from asynchooks.checkpoint import (
     Snapshot,
     list_checkpoints,
 )
-from asynchooks.errors import CheckpointError
+from asynchooks.errors import CheckpointError, ConfigError
 from asynchooks.execution import current_executor
 
 if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart
     from asynchooks.hooks.checkpoint._best import Best
 
-__all__ = ["Folder", "Save", "is_first_rank"]
+__all__ = ["Folder", "Save", "folder_url", "is_first_rank", "open_folder"]
 
 
 logger = logging.getLogger(__name__)
@@ -124,6 +126,36 @@ class Folder:
             )
         keep = KeepLast(save.keep) if save.keep > 0 else None
         return await self._checkpointer.save(save.snapshot, **place, pointer="last", keep=keep)
+
+
+def folder_url(out_dir: str | None, work_dir: str | None) -> str:
+    """Return the folder or URL of a run's checkpoints: the run's own, or a folder of its name in ``out_dir``.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    if out_dir is None and work_dir is None:
+        raise ConfigError(
+            "CheckpointHook: there is no folder to save to; give out_dir, or the run a work_dir."
+        )
+    if work_dir is None or out_dir is None or out_dir == work_dir:
+        return str(out_dir or work_dir)
+    return f"{out_dir.rstrip('/')}/{Path(work_dir).absolute().name}"
+
+
+def open_folder(url: str, options: Mapping[str, Any], runner: Any, *, deadline_s: float) -> Folder:
+    """Return the folder of a run's checkpoints, after checking that its store takes them. Blocks.
+
+    Raises:
+        StorageError: the store refuses or is not there.
+    """
+    hub = runner.message_hub
+    if hub.get_info("run_id") is None:
+        hub.update_info("run_id", uuid.uuid4().hex)
+    folder = Folder(url, options, hub.get_info("run_id"), deadline_s=deadline_s)
+    if is_first_rank():
+        folder.check()
+    return folder
 
 
 def is_first_rank() -> bool:
