@@ -299,29 +299,29 @@ class Runner(ResumableRun):
     @property
     def epoch(self) -> int:
         """Epochs completed."""
-        loop = self._parts.built_loop("train")
-        return 0 if loop is None else int(loop.epoch)
+        loop = self._parts.train_loop
+        return 0 if loop is None else loop.epoch
 
     @property
     def iter(self) -> int:
         """Iterations completed."""
-        loop = self._parts.built_loop("train")
-        return 0 if loop is None else int(loop.iter)
+        loop = self._parts.train_loop
+        return 0 if loop is None else loop.iter
 
     @property
     def max_epochs(self) -> int | None:
         """Epochs of the whole training; None where it was not begun."""
-        return getattr(self._parts.built_loop("train"), "max_epochs", None)
+        return getattr(self._parts.train_loop, "max_epochs", None)
 
     @property
     def max_iters(self) -> int | None:
         """Iterations of the whole training; None where that is not known."""
-        return getattr(self._parts.built_loop("train"), "max_iters", None)
+        return getattr(self._parts.train_loop, "max_iters", None)
 
     def note_metrics(self, mode: str, metrics: Mapping[str, Any]) -> None:
         """Take the metrics of an evaluation. Called by the loops, before the hooks see them."""
         self.metrics = dict(metrics)
-        loop = self._parts.built_loop("train")
+        loop = self._parts.train_loop
         if mode == "val" and loop is not None:
             loop.validation_pending = False
 
@@ -338,11 +338,11 @@ class Runner(ResumableRun):
         return self._parts.loop(mode, self, seed=self.seed or 0)
 
     def _position(self) -> dict[str, Any] | None:
-        loop = self._parts.built_loop("train")
+        loop = self._parts.train_loop
         return None if loop is None else loop.position()
 
     def _rng(self) -> Mapping[str, Any]:
-        loop = self._parts.built_loop("train")
+        loop = self._parts.train_loop
         return super()._rng() if loop is None else loop.rng()
 
     def _evaluate(self, mode: str) -> dict[str, Any]:
