@@ -10,6 +10,7 @@ from asynchooks.visualization._client import check_package, files_below
 from asynchooks.visualization._dvclive import DVCLiveVisBackend
 from asynchooks.visualization._graph import skeleton
 from asynchooks.visualization._image import check_pillow, decode_image, encode_image
+from asynchooks.visualization._inputs import input_image, inputs_of
 from asynchooks.visualization._local import LocalVisBackend
 from asynchooks.visualization._mlflow import MLflowVisBackend
 from asynchooks.visualization._neptune import NeptuneVisBackend
@@ -38,6 +39,8 @@ __all__ = [
     "copy_sample",
     "field_of",
     "samples_of",
+    "inputs_of",
+    "input_image",
     "skeleton",
     "check_pillow",
     "decode_image",
