@@ -92,9 +92,7 @@ def test_tensorboard_reads_scalars_images_and_texts(tmp_path: Path) -> None:
     assert events.Tags()["tensors"] == ["config"]
 
 
-@pytest.mark.filterwarnings(
-    "ignore:`torch.jit.trace`:DeprecationWarning"
-)  # PyTorch's writer makes graphs by it
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # PyTorch's writer makes graphs by it
 def test_pytorchs_own_writer_goes_to_the_same_file(tmp_path: Path) -> None:
     backend = TensorboardVisBackend(tmp_path)
     backend.add_scalar("loss", 0.5, step=1)
