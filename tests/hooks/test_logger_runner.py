@@ -199,6 +199,20 @@ def test_a_visualizer_is_configured_as_mmdetection_does_or_given(
         make_runner(visualizer="Visualizer")
 
 
+def test_a_configuration_s_visualizer_is_used(
+    make_runner: Callable[..., Runner], caplog: pytest.LogCaptureFixture
+) -> None:
+    backends = [{"type": "LocalVisBackend"}]
+    cfg = {"type": "DetLocalVisualizer", "vis_backends": [{"type": "TensorboardVisBackend"}], "name": "seen"}
+    made = Runner.from_cfg(
+        {"model": Net(), "work_dir": make_runner().work_dir, "vis_backends": backends, "visualizer": cfg}
+    )
+
+    assert list(made.visualizer.backends) == ["TensorboardVisBackend"]
+    assert made.visualizer.name == "seen"
+    assert "no effect" not in caplog.text
+
+
 def test_a_run_on_a_remote_store_has_no_files_and_no_visualizer(make_runner: Callable[..., Runner]) -> None:
     runner = make_runner(work_dir="memory://somewhere/run")
     runner.train()
