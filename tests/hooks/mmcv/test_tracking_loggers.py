@@ -1,5 +1,6 @@
 """MMCV's loggers for TensorBoard, W&B and MLflow: what the services' own readers find."""
 
+import importlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -113,7 +114,9 @@ def test_mlflow_has_metrics_tags_and_params(run: Run, tmp_path: Path, mlflow_sto
     )
     run(Results(), hook)
     client = MlflowClient(tracking_uri=uri)
-    (found,) = client.search_runs([client.get_experiment_by_name("e").experiment_id])
+    experiment = client.get_experiment_by_name("e")
+    assert experiment is not None
+    (found,) = client.search_runs([experiment.experiment_id])
 
     assert [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, "train/loss")] == [
         (2, 1.5),
@@ -152,7 +155,7 @@ def _runs(path: Path) -> int:
 def test_a_model_for_mlflow_needs_the_whole_of_it() -> None:
     pytest.importorskip("mlflow")
     try:
-        import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]  # noqa: F401
+        importlib.import_module("pandas")
     except ImportError:
         with pytest.raises(ConfigError, match="whole of mlflow.*pandas"):
             MlflowLoggerHook()

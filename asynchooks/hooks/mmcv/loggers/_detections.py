@@ -29,6 +29,7 @@ class Detections:
         self._labels = class_labels(classes)
         self._score_thr = score_thr
         self._rows: list[Any] | None = None  # name and image of each
+        self._sizes: list[tuple[int, int]] = []
 
     @classmethod
     def of(cls, dataset: Any, count: int, score_thr: float) -> Self:
@@ -42,17 +43,18 @@ class Detections:
             return
         import wandb
 
-        table = wandb.Table(columns=["image_name", "image"])
+        table, sizes = wandb.Table(columns=["image_name", "image"]), []
         for sample in self._samples:
             assert sample.read is not None  # noqa: S101 - ground truth has it
             image = sample.read()
+            sizes.append(image.shape[:2])
             table.add_data(sample.name, self._image(image, sample, "ground_truth", image.shape[:2]))
         artifact = backend.add_artifact("val", "dataset", objects={"val_data": table})
         if not backend.experiment.offline:
             backend.experiment.use_artifact(artifact)
             artifact.wait()
             table = artifact.get("val_data")
-        self._rows = list(table.data)
+        self._rows, self._sizes = list(table.data), sizes
 
     def log_predictions(self, backend: Any, results: Mapping[str, Any], alias: str) -> None:
         """Log what was found in the images, by their place in the data set. Blocks."""
@@ -60,9 +62,8 @@ class Detections:
 
         self.log_images(backend)
         table = wandb.Table(columns=["image_name", "ground_truth", "prediction"])
-        for index, (name, image) in zip(self.indices, self._rows or (), strict=True):
+        for index, (name, image), size in zip(self.indices, self._rows or (), self._sizes, strict=True):
             sample = prediction_of(name, results[str(index)], self._score_thr)
-            size = (image.height, image.width)
             table.add_data(name, image, self._image(image, sample, "predictions", size))
         artifact = f"run_{backend.experiment.id}_pred"
         backend.add_artifact(artifact, "evaluation", objects={"eval_data": table}, aliases=["latest", alias])

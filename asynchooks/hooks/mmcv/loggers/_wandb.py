@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.execution import Effects, background
@@ -96,7 +97,14 @@ class WandbLoggerHook(BackgroundLogger):
             self._backend.add_row(row, commit=commit)
 
     def _finish(self) -> None:
-        files = list(files_below(self._work_dir, self.out_suffix)) if self.log_artifact else []
+        files = self._log_files() if self.log_artifact else {}
         if files:
             self._backend.add_artifact("artifacts", "model", files)
         self._backend.close()
+
+    def _log_files(self) -> dict[str, Path]:
+        """Return the log files of the run by their places in its folder, but those that W&B keeps there itself."""
+        folder = self._work_dir
+        found = () if folder is None else files_below(folder, self.out_suffix)
+        places = {path.relative_to(folder or ".").as_posix(): path for path in found}
+        return {place: path for place, path in places.items() if not place.startswith("wandb/")}
