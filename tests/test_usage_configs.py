@@ -144,7 +144,7 @@ def test_a_tuple_of_one_scheduler_is_accepted(run_of: Make) -> None:
             "default_hooks = dict(timer=dict(type='IterTimerHook', logger=dict(interval=5)))",
             "IterTimerHook.*'logger'",
         ),
-        ("default_hooks = dict(loger=dict(interval=5))", "'logger'"),
+        ("default_hooks = dict(loggger=dict(interval=5))", "'logger'"),
         ("default_hooks = dict(timmer=None)", "'timer'"),
         ("train_cfg = dict(max_epoch=3)", "'max_epochs'"),
         ("optim_wrapper = dict(optimizer=dict(type='SDG'))", "'SGD'"),
