@@ -67,7 +67,10 @@ def run(file: str, pairs: Sequence[str], changes: Changes, *, debug: bool) -> in
 
 
 def _outcome(error: BaseException, *, debug: bool) -> int:
-    if _was_interrupted(error):
+    interruption, rest = _split(error)
+    if interruption:
+        if rest is not None:
+            traceback.print_exception(rest)
         typer.echo("Interrupted. What was in flight is finished, or named above.", err=True)
         return INTERRUPTED
     outcome = (
@@ -79,10 +82,12 @@ def _outcome(error: BaseException, *, debug: bool) -> int:
     return outcome
 
 
-def _was_interrupted(error: BaseException) -> bool:
+def _split(error: BaseException) -> tuple[bool, BaseException | None]:
+    """Return whether a Ctrl-C is in an error, and what else is."""
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(KeyboardInterrupt) is not None
-    return isinstance(error, KeyboardInterrupt)
+        interruption, rest = error.split(KeyboardInterrupt)
+        return interruption is not None, rest
+    return isinstance(error, KeyboardInterrupt), None
 
 
 def _use_amp(cfg: Config) -> None:
