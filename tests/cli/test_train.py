@@ -169,6 +169,25 @@ def test_a_run_that_fails_ends_with_one(folder: Path) -> None:
     assert "Raised by TrainFailure.after_train_epoch" in result.output
 
 
+@pytest.mark.parametrize(
+    ("resume", "code", "words"),
+    [
+        ("none/iter_3.pth", 2, "none/iter_3.pth does not exist"),
+        ("small.pth", 1, "small.pth"),
+        ("no-such-protocol://x/iter_3.pth", 2, "no-such-protocol"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_resumed_is_told_without_a_traceback(
+    folder: Path, resume: str, code: int, words: str
+) -> None:
+    (folder / "small.pth").write_bytes(b"no checkpoint")
+    result = train("small.py", "--resume", resume)
+
+    assert result.exit_code == code, result.output
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
 def test_an_interrupted_run_finishes_what_is_in_flight_and_ends_with_130(folder: Path) -> None:
     result = train(
         failing("KeyboardInterrupt", folder),

@@ -16,7 +16,7 @@ def hooks(
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME|CONFIG]",
+            metavar="NAME|CONFIG",
             help="A hook, to show with its arguments; or a configuration file, to show how its hooks run.",
             show_default=False,
         ),

@@ -19,7 +19,13 @@ from asynchooks._cli._configured import (
     runner_of,
     tell,
 )
-from asynchooks.errors import ConfigError, StorageError
+from asynchooks.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    ConfigError,
+    StorageError,
+    UnsafePathError,
+)
 
 if TYPE_CHECKING:
     from asynchooks.config import Config
@@ -73,13 +79,16 @@ def _outcome(error: BaseException, *, debug: bool) -> int:
             traceback.print_exception(rest)
         typer.echo("Interrupted. What was in flight is finished, or named above.", err=True)
         return INTERRUPTED
-    outcome = (
-        WRONG if isinstance(error, ConfigError) else STORE if isinstance(error, StorageError) else FAILED
-    )
-    if debug or outcome == FAILED:  # the others are told by their messages
+    if debug or not isinstance(error, ConfigError | CheckpointError):  # these are told by their messages
         traceback.print_exception(error)
     tell(error)
-    return outcome
+    return _code(error)
+
+
+def _code(error: BaseException) -> int:
+    if isinstance(error, ConfigError | CheckpointNotFoundError | UnsafePathError):
+        return WRONG
+    return STORE if isinstance(error, StorageError) else FAILED
 
 
 def _split(error: BaseException) -> tuple[bool, BaseException | None]:
