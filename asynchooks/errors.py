@@ -16,7 +16,9 @@
     │   ├── UnknownNameError           KeyError: no such registry entry, priority, policy ...
     │   ├── DuplicateNameError         KeyError: the registry entry exists already
     │   ├── UnknownOptionError         TypeError: no such argument
+    │   ├── ClassCountError            AssertionError: the model and the data set differ in their classes
     │   └── CustomImportError          ImportError: a module that a configuration asks for
+    ├── InvalidLossError               AssertionError, FloatingPointError: a loss is infinite or NaN
     └── CheckpointError
         ├── CaptureError               TypeError: the state holds what cannot be captured
         ├── CheckpointNotFoundError    FileNotFoundError: there is no committed checkpoint there
@@ -47,6 +49,7 @@ __all__ = [
     "CheckpointConflictError",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "ClassCountError",
     "ConfigError",
     "CorruptCheckpointError",
     "CustomImportError",
@@ -57,6 +60,7 @@ __all__ = [
     "ForeignCheckpointError",
     "HookDefinitionError",
     "HookError",
+    "InvalidLossError",
     "LiveStateError",
     "StorageDeniedError",
     "StorageError",
@@ -162,6 +166,14 @@ class DuplicateNameError(ConfigError, KeyError):
 
 class UnknownOptionError(ConfigError, TypeError):
     """An argument that the class or function does not take; the message suggests the right one."""
+
+
+class ClassCountError(ConfigError, AssertionError):
+    """A head has another number of classes than the data set names, or the names are no list."""
+
+
+class InvalidLossError(AsyncHooksError, AssertionError, FloatingPointError):
+    """A loss is infinite or NaN; the message names the iteration and the loss."""
 
 
 class CustomImportError(ConfigError, ImportError):

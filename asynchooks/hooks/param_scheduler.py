@@ -20,7 +20,7 @@ class ParamSchedulerHook(Hook):
     """Steps each scheduler after its iteration or epoch, and those that need metrics after validation.
 
     Which one a scheduler needs is said by its attributes ``by_epoch`` (True where absent, as with PyTorch's
-    own) and ``need_val_args``.
+    own) and ``need_val_args``. One that needs metrics and has a range of epochs has ``count_epoch()`` too.
     """
 
     priority = "LOW"
@@ -32,16 +32,18 @@ class ParamSchedulerHook(Hook):
     ) -> None:
         """Step the schedulers that count iterations."""
         del batch_idx, data_batch, outputs
-        schedulers = runner.param_schedulers
-        if schedulers:
-            for scheduler in _flat(schedulers):
-                if not getattr(scheduler, "by_epoch", True) and not _needs_metrics(scheduler):
-                    scheduler.step()
+        for scheduler in _flat(runner.param_schedulers):
+            if not getattr(scheduler, "by_epoch", True) and not _needs_metrics(scheduler):
+                scheduler.step()
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Step the schedulers that count epochs."""
+        """Step the schedulers that count epochs; those that need metrics only count it."""
         for scheduler in _flat(runner.param_schedulers):
-            if getattr(scheduler, "by_epoch", True) and not _needs_metrics(scheduler):
+            if _needs_metrics(scheduler):
+                count = getattr(scheduler, "count_epoch", None)
+                if count is not None:
+                    count()
+            elif getattr(scheduler, "by_epoch", True):
                 scheduler.step()
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
@@ -58,6 +60,8 @@ def _needs_metrics(scheduler: Any) -> bool:
 
 
 def _flat(schedulers: Any) -> Sequence[Any]:
+    if type(schedulers) is list:  # asked first: it is asked in each iteration
+        return schedulers
     if schedulers is None:
         return ()
     if isinstance(schedulers, Mapping):

@@ -1,46 +1,43 @@
-"""Builds optimizers and schedulers from dicts: every torch class by its name, and MMEngine's names.
+"""Builds optimizers from dicts: every torch class by its name, and MMEngine's and MMCV's names.
 
-Decides how MMEngine's argument names map onto torch's. Every mistake is an error here, at construction.
+Every mistake is an error here, at construction.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import lr_scheduler
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from asynchooks.errors import ConfigError
-from asynchooks.optim._schedulers import ParamScheduler
 from asynchooks.optim._wrapper import OptimWrapper
-from asynchooks.registry import OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS, check_options
+from asynchooks.optim._wrapper_dict import OptimWrapperDict
+from asynchooks.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS, option_names
 
-__all__ = ["build_optim_wrapper", "build_param_schedulers"]
-
-_RANGE = ("by_epoch", "begin", "end")
-_COUNTED = (lr_scheduler.LinearLR, lr_scheduler.ConstantLR, lr_scheduler.PolynomialLR)
-_COMPOSED = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)
+__all__ = ["build_optim_wrapper", "build_optimizer"]
 
 
 def build_optim_wrapper(
     model: nn.Module,
-    cfg: OptimWrapper | torch.optim.Optimizer | Mapping[str, Any],
+    cfg: OptimWrapper | OptimWrapperDict | torch.optim.Optimizer | Mapping[str, Any],
     *,
     scope: str | None = None,
-) -> OptimWrapper:
-    """Return the optimizer wrapper for a model.
+) -> Any:
+    """Return the optimizer wrapper for a model, or several in an `OptimWrapperDict`.
 
     Args:
         model: its parameters are optimized.
-        cfg: a built `OptimWrapper` or torch optimizer, or a dict such as
+        cfg: a built wrapper or torch optimizer; or a dict such as
             ``dict(optimizer=dict(type="SGD", lr=0.1), clip_grad=dict(max_norm=35))``, whose ``optimizer`` may
-            be built too. ``type`` is "OptimWrapper" where it is left out.
+            be built too. ``type`` is "OptimWrapper" where it is left out. ``paramwise_cfg`` and ``constructor``
+            say which parameter gets which learning rate, see `DefaultOptimWrapperConstructor`; a constructor of
+            one's own gets everything else as ``optim_wrapper_cfg``. Or a dict of names to built wrappers.
         scope: scope that is asked first for a bare name.
+
+    Raises:
+        UnknownNameError, UnknownOptionError, ConfigError: something in it is wrong.
     """
     if isinstance(cfg, torch.optim.Optimizer):
         return OptimWrapper(cfg)
@@ -50,117 +47,88 @@ def build_optim_wrapper(
         raise ConfigError(
             f"optim_wrapper is a dict(optimizer=dict(type=...)), an optimizer or an OptimWrapper, not {cfg!r}."
         )
+    if "constructor" in cfg:
+        return _construct(model, cfg, scope)
     if "optimizer" not in cfg:
+        return _named(cfg)
+    options = {"type": "OptimWrapper", **cfg}
+    if not isinstance(options["optimizer"], Mapping):
+        if options.pop("paramwise_cfg", None):
+            raise ConfigError(
+                "paramwise_cfg came with a built optimizer, which has its parameter groups already; give the "
+                "optimizer as a dict."
+            )
+        return OPTIM_WRAPPERS.build(options, scope=scope)
+    OPTIM_WRAPPERS.check({k: v for k, v in options.items() if k != "paramwise_cfg"}, scope=scope)
+    return _construct(model, {"constructor": "DefaultOptimWrapperConstructor", **options}, scope)
+
+
+def build_optimizer(model: nn.Module, cfg: Mapping[str, Any], *, scope: str | None = None) -> Any:
+    """Return the optimizer for a model, as MMCV 1.x's function of this name.
+
+    Args:
+        model: its parameters are optimized.
+        cfg: ``dict(type="SGD", lr=0.1, paramwise_cfg=..., constructor=...)``, which is not changed;
+            "DefaultOptimizerConstructor" is the constructor where it is left out.
+        scope: scope that is asked first for a bare name.
+    """
+    if not isinstance(cfg, Mapping):
+        raise ConfigError(
+            f"An optimizer is configured by a dict such as dict(type='SGD', lr=0.1), not {cfg!r}."
+        )
+    options = dict(cfg)
+    kind = {"type": options.pop("constructor", "DefaultOptimizerConstructor")}
+    paramwise_cfg = options.pop("paramwise_cfg", None)
+    if "optimizer_cfg" not in _arguments(kind, scope):
+        raise ConfigError(
+            f"constructor={kind['type']!r} builds an optimizer wrapper; build_optim_wrapper takes it, and "
+            f"DefaultOptimizerConstructor builds an optimizer."
+        )
+    return _constructor(kind, scope, optimizer_cfg=options, paramwise_cfg=paramwise_cfg)(model)
+
+
+def _construct(model: nn.Module, cfg: Mapping[str, Any], scope: str | None) -> Any:
+    """Let a constructor build the wrapper; MMCV's build an optimizer, which is wrapped."""
+    options = dict(cfg)
+    kind = {"type": options.pop("constructor")}
+    paramwise_cfg = options.pop("paramwise_cfg", None)
+    names = _arguments(kind, scope)
+    if "optimizer_cfg" not in names or "optim_wrapper_cfg" in names:
+        return _constructor(kind, scope, optim_wrapper_cfg=options, paramwise_cfg=paramwise_cfg)(model)
+    if "optimizer" not in options:
+        raise ConfigError(f"optim_wrapper needs the key 'optimizer'; it has {list(cfg)}.")
+    optimizer_cfg = options.pop("optimizer")
+    options.setdefault("type", "OptimWrapper")
+    OPTIM_WRAPPERS.check(options, scope=scope, provided=("optimizer",))
+    optimizer = _constructor(kind, scope, optimizer_cfg=optimizer_cfg, paramwise_cfg=paramwise_cfg)(model)
+    return OPTIM_WRAPPERS.build(options, scope=scope, optimizer=optimizer)
+
+
+def _arguments(kind: Mapping[str, Any], scope: str | None) -> list[str]:
+    return option_names(OPTIM_WRAPPER_CONSTRUCTORS.resolve(kind, scope=scope)[0])[0]
+
+
+def _constructor(kind: Mapping[str, Any], scope: str | None, **arguments: Any) -> Any:
+    own = {"scope": scope} if "scope" in _arguments(kind, scope) else {}
+    return OPTIM_WRAPPER_CONSTRUCTORS.build({**kind, **own}, scope=scope, **arguments)
+
+
+def _named(cfg: Mapping[str, Any]) -> OptimWrapperDict:
+    built = {name: each for name, each in cfg.items() if callable(getattr(each, "update_params", None))}
+    if not cfg or len(built) < len(cfg):
+        hint = " Several optimizers come as built wrappers, or from a constructor=..." if built else ""
         raise ConfigError(
             f"optim_wrapper needs the key 'optimizer', such as "
-            f"optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)); it has {list(cfg)}."
+            f"optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)); it has {list(cfg)}.{hint}"
         )
-    options = {"type": "OptimWrapper", **cfg}
-    OPTIM_WRAPPERS.check(options, scope=scope)
-    optimizer = options["optimizer"]
-    if isinstance(optimizer, Mapping):
-        optimizer = OPTIMIZERS.build(optimizer, scope=scope, params=model.parameters())
-    wrapper: OptimWrapper = OPTIM_WRAPPERS.build({**options, "optimizer": optimizer}, scope=scope)
-    return wrapper
-
-
-def build_param_schedulers(
-    optimizer: torch.optim.Optimizer,
-    cfg: Any,
-    *,
-    scope: str | None = None,
-) -> list[Any]:
-    """Return the schedulers that one dict or object, or a sequence of them, describes.
-
-    A built torch scheduler steps by epoch. A class of one's own is called with the optimizer and the options,
-    and needs ``step``, ``state_dict``, ``load_state_dict`` and ``by_epoch``.
-    """
-    if cfg is None:
-        return []
-    items = cfg if isinstance(cfg, list | tuple) else [cfg]
-    return [_build_scheduler(optimizer, item, scope) for item in items]
-
-
-def _build_scheduler(optimizer: torch.optim.Optimizer, cfg: Any, scope: str | None) -> Any:
-    if isinstance(cfg, LRScheduler):
-        return _adopt(optimizer, cfg)
-    if not isinstance(cfg, Mapping):
-        if callable(getattr(cfg, "step", None)):
-            return cfg
-        raise ConfigError(f"param_scheduler takes dicts such as dict(type='StepLR', ...), not {cfg!r}.")
-    kind, options = PARAM_SCHEDULERS.resolve(cfg, scope=scope)
-    if not (isinstance(kind, type) and issubclass(kind, LRScheduler)):
-        return PARAM_SCHEDULERS.build(cfg, scope=scope, optimizer=optimizer)
-    begin, end = options.pop("begin", 0), options.pop("end", math.inf)
-    by_epoch = options.pop("by_epoch", True)
-    monitor = None
-    if issubclass(kind, ReduceLROnPlateau):
-        monitor = options.pop("monitor", "loss")
-        _rename(options, rule="mode", threshold_rule="threshold_mode", min_value="min_lr")
-        if "mode" in options:
-            options["mode"] = {"less": "min", "greater": "max"}.get(options["mode"], options["mode"])
-    _fill_length(kind, options, begin, end)
-    check_options(kind, {"optimizer": None, **options}, also=_RANGE)
-    create = partial(_create, kind, options, scope)
-    return ParamScheduler(optimizer, create, by_epoch=by_epoch, begin=begin, end=end, monitor=monitor)
-
-
-def _create(
-    kind: type[LRScheduler], options: Mapping[str, Any], scope: str | None, optimizer: torch.optim.Optimizer
-) -> LRScheduler:
-    arguments = dict(options)
-    if issubclass(kind, _COMPOSED):
-        arguments["schedulers"] = [_create_part(optimizer, part, scope) for part in arguments["schedulers"]]
-    return kind(optimizer=optimizer, **arguments)
-
-
-def _create_part(optimizer: torch.optim.Optimizer, part: Any, scope: str | None) -> Any:
-    if not isinstance(part, Mapping):
-        return part
-    kind, options = PARAM_SCHEDULERS.resolve(part, scope=scope)
-    check_options(kind, {"optimizer": None, **options})
-    if not (isinstance(kind, type) and issubclass(kind, LRScheduler)):
-        raise ConfigError(f"{part!r} names no torch scheduler, of which a composed one is made.")
-    return _create(kind, options, scope, optimizer)
-
-
-def _adopt(optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> ParamScheduler:
-    if scheduler.optimizer is not optimizer:
-        raise ConfigError(
-            f"This {type(scheduler).__name__} schedules another optimizer than the run's. Pass the optimizer "
-            f"that it was built with as optim_wrapper=..., or configure the scheduler by a dict."
-        )
-    monitor = "loss" if isinstance(scheduler, ReduceLROnPlateau) else None
-    return ParamScheduler(optimizer, lambda _: scheduler, monitor=monitor)
-
-
-def _fill_length(kind: type[LRScheduler], options: dict[str, Any], begin: int, end: float) -> None:
-    """Take the length from the range where torch's own argument is left out, as MMEngine does."""
-    if not isinstance(end, int):
-        return
-    if issubclass(kind, _COUNTED):
-        options.setdefault("total_iters", end - begin - 1)
-    elif issubclass(kind, lr_scheduler.CosineAnnealingLR):
-        options.setdefault("T_max", end - begin)
-
-
-def _rename(options: dict[str, Any], **names: str) -> None:
-    for mmengine, torch_name in names.items():
-        if mmengine in options:
-            options[torch_name] = options.pop(mmengine)
+    return OptimWrapperDict(**built)
 
 
 def _register_torch() -> None:
-    for registry, module, base in (
-        (OPTIMIZERS, torch.optim, torch.optim.Optimizer),
-        (PARAM_SCHEDULERS, lr_scheduler, LRScheduler),
-    ):
-        for name, value in vars(module).items():
-            is_public = not name.startswith("_") and value is not base
-            if is_public and isinstance(value, type) and issubclass(value, base):
-                registry.register_module(name, module=value)
-    PARAM_SCHEDULERS.register_module("PolyLR", module=lr_scheduler.PolynomialLR)
-    PARAM_SCHEDULERS.register_module("ReduceOnPlateauLR", module=ReduceLROnPlateau)
+    for name, value in vars(torch.optim).items():
+        is_public = not name.startswith("_") and value is not torch.optim.Optimizer
+        if is_public and isinstance(value, type) and issubclass(value, torch.optim.Optimizer):
+            OPTIMIZERS.register_module(name, module=value)
 
 
 _register_torch()

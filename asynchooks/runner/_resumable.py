@@ -16,6 +16,7 @@ from asynchooks.errors import ConfigError, StorageDeniedError, StorageError
 from asynchooks.execution import HookExecutor, current_executor
 from asynchooks.runner._context import RunContext, load_weights
 from asynchooks.runner._resume import Source, find_source, read_checkpoint
+from asynchooks.runner._visualizer import closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -151,7 +152,7 @@ class ResumableRun(RunContext):
             yield
             return
         self._make_folder()
-        with self._executor:
+        with closing(self.visualizer), self._executor:
             yield
 
     def _make_folder(self) -> None:
@@ -204,7 +205,11 @@ class ResumableRun(RunContext):
 
     def _resume_from(self, source: Source, map_location: Any) -> None:
         _ = self.train_loop  # built before anything is read: a wrong configuration is said first
-        content = self._read(source, map_location)
+        self.is_resuming = True
+        try:
+            content = self._read(source, map_location)
+        finally:
+            self.is_resuming = False
         self._take_up(content, source.url)
         self.logger.info("resumed from %s: epoch %d, iteration %d", source.url, self.epoch, self.iter)
 

@@ -16,14 +16,15 @@ from torch import nn
 
 from asynchooks.errors import ConfigError
 from asynchooks.execution import POINTS, HookExecutor, priority_name
-from asynchooks.optim import build_optim_wrapper, build_param_schedulers
 from asynchooks.registry import HOOKS, LOG_PROCESSORS, MODELS, RUNNERS
 from asynchooks.runner import _config
 from asynchooks.runner._configuration import arguments_of, keep_config
 from asynchooks.runner._log_processor import LogProcessor
+from asynchooks.runner._optimization import build_optimization
 from asynchooks.runner._parts import Parts
 from asynchooks.runner._random import seed_everything
 from asynchooks.runner._resumable import ResumableRun
+from asynchooks.runner._visualizer import visualizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,8 @@ class Runner(ResumableRun):
         val_cfg, test_cfg: options of the loops, usually ``dict()``, which may be left out.
         optim_wrapper: ``dict(optimizer=dict(type="SGD", lr=0.1), accumulative_counts=1, clip_grad=None)``, an
             optimizer, or an OptimWrapper.
-        param_scheduler: a scheduler or a list of them, as dicts or objects.
+        param_scheduler: a scheduler or a list of them, as dicts or objects; for several optimizers, a dict of names.
+        auto_scale_lr: ``dict(base_batch_size=16, enable=True)`` scales the learning rates with the batch size.
         val_evaluator, test_evaluator: metrics: MMEngine's protocol, torchmetrics', or a function of
             ``(outputs, batch)``; a list, or a dict of names to them. None gives the mean loss.
         default_hooks: changes of the six default hooks by name; None removes one.
@@ -62,6 +64,7 @@ class Runner(ResumableRun):
             starts.
         device: where the model is moved; None leaves it where it is. Batches follow the model.
         log_processor: makes the log lines; an object or a dict.
+        visualizer: ``dict(type="Visualizer", vis_backends=[...])`` or an object; None writes to ``log_dir/vis_data``.
         log_level: level of the run's logger.
         experiment_name: name of the run.
         default_scope: scope whose registries are asked first for a bare name.
@@ -87,6 +90,7 @@ class Runner(ResumableRun):
         test_cfg: Mapping[str, Any] | None = None,
         optim_wrapper: Any = None,
         param_scheduler: Any = None,
+        auto_scale_lr: Mapping[str, Any] | None = None,
         val_evaluator: Any = None,
         test_evaluator: Any = None,
         default_hooks: Mapping[str, Any] | None = None,
@@ -96,6 +100,7 @@ class Runner(ResumableRun):
         randomness: Mapping[str, Any] | None = None,
         device: str | torch.device | None = None,
         log_processor: LogProcessor | Mapping[str, Any] | None = None,
+        visualizer: Any = None,
         log_level: int | str = "INFO",
         experiment_name: str | None = None,
         default_scope: str | None = None,
@@ -137,6 +142,7 @@ class Runner(ResumableRun):
         if self.seed is not None:
             seed_everything(self.seed, deterministic=deterministic)
         self.log_processor = _log_processor(log_processor, default_scope)
+        self.visualizer = visualizer_of(self, visualizer, default_scope)
         self.model = _model(model, default_scope, device)
         _config.check_complete(
             "train",
@@ -148,7 +154,15 @@ class Runner(ResumableRun):
             {"val": val_evaluator, "test": test_evaluator},
             scope=default_scope,
         )
-        self._build_optimization(optim_wrapper, param_scheduler)
+        self.optim_wrapper, self.param_schedulers = build_optimization(
+            self.model,
+            self._parts,
+            optim_wrapper,
+            param_scheduler,
+            auto_scale_lr,
+            scope=default_scope,
+            seed=self.seed or 0,
+        )
         self.register_hooks(default_hooks, custom_hooks)
 
     @classmethod
@@ -285,44 +299,33 @@ class Runner(ResumableRun):
     @property
     def epoch(self) -> int:
         """Epochs completed."""
-        loop = self._parts.built_loop("train")
-        return 0 if loop is None else int(loop.epoch)
+        loop = self._parts.train_loop
+        return 0 if loop is None else loop.epoch
 
     @property
     def iter(self) -> int:
         """Iterations completed."""
-        loop = self._parts.built_loop("train")
-        return 0 if loop is None else int(loop.iter)
+        loop = self._parts.train_loop
+        return 0 if loop is None else loop.iter
 
     @property
     def max_epochs(self) -> int | None:
         """Epochs of the whole training; None where it was not begun."""
-        return getattr(self._parts.built_loop("train"), "max_epochs", None)
+        return getattr(self._parts.train_loop, "max_epochs", None)
 
     @property
     def max_iters(self) -> int | None:
         """Iterations of the whole training; None where that is not known."""
-        return getattr(self._parts.built_loop("train"), "max_iters", None)
+        return getattr(self._parts.train_loop, "max_iters", None)
 
     def note_metrics(self, mode: str, metrics: Mapping[str, Any]) -> None:
         """Take the metrics of an evaluation. Called by the loops, before the hooks see them."""
         self.metrics = dict(metrics)
-        loop = self._parts.built_loop("train")
+        loop = self._parts.train_loop
         if mode == "val" and loop is not None:
             loop.validation_pending = False
 
     # ---- private ----
-
-    def _build_optimization(self, optim_wrapper: Any, param_scheduler: Any) -> None:
-        self.optim_wrapper = None
-        self.param_schedulers = []
-        if optim_wrapper is not None:
-            self.optim_wrapper = build_optim_wrapper(self.model, optim_wrapper, scope=self._scope)
-            self.param_schedulers = build_param_schedulers(
-                self.optim_wrapper.optimizer, param_scheduler, scope=self._scope
-            )
-        elif param_scheduler is not None:
-            raise ConfigError("param_scheduler came without optim_wrapper: there is nothing to schedule.")
 
     def _show_logs(self) -> None:
         """Show the run on the terminal, where nobody has configured logging."""
@@ -335,11 +338,11 @@ class Runner(ResumableRun):
         return self._parts.loop(mode, self, seed=self.seed or 0)
 
     def _position(self) -> dict[str, Any] | None:
-        loop = self._parts.built_loop("train")
+        loop = self._parts.train_loop
         return None if loop is None else loop.position()
 
     def _rng(self) -> Mapping[str, Any]:
-        loop = self._parts.built_loop("train")
+        loop = self._parts.train_loop
         return super()._rng() if loop is None else loop.rng()
 
     def _evaluate(self, mode: str) -> dict[str, Any]:
