@@ -173,6 +173,38 @@ def test_a_failing_backend_warns_and_keeps_no_other_from_its_record(
     assert "no connection" in caplog.text
 
 
+class Closing(VisBackend):
+    """Counts how often it is closed, and cannot be closed well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+        raise OSError("connection lost")
+
+
+class Interrupted(Net):
+    """Stops in the middle."""
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+
+def test_whatever_ends_a_run_closes_its_visualizer_and_hides_nothing(
+    make_runner: Callable[..., Runner], caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Closing()
+    make_runner(visualizer={"vis_backends": [backend]}).train()
+    assert backend.closed == 1
+
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(visualizer={"vis_backends": [backend]}, model=Interrupted()).train()
+    assert backend.closed == 2
+    assert caplog.text.count("connection lost") == 2
+
+
 def test_what_the_sinks_name_and_the_visualizer_lacks_is_written_too(
     make_runner: Callable[..., Runner],
 ) -> None:
