@@ -20,8 +20,8 @@ class Pen:
     """Draws on the image that `set_image` chose. Pixels; (0, 0) is the top left corner.
 
     Colors are letters ("r"), names, "#rrggbb" or three numbers from 0 to 255; line styles "-", "--", ":" and "-.";
-    one for all things, or a list. Where several threads draw, each holds the visualizer's lock over its own ``set_image``
-    ... ``get_image``, as ``add_datasample`` does.
+    one for all things, or a list. Where several threads draw, each holds the visualizer's lock over its own
+    ``set_image`` ... ``get_image``, as ``add_datasample`` does.
     """
 
     def __init__(self, lock: RLock) -> None:
