@@ -21,7 +21,6 @@ from torch import nn
 from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
 from asynchooks.execution import HookExecutor
 from asynchooks.execution._convention import MMCV_GENERIC
-from asynchooks.runner._context import unwrapped
 from asynchooks.runner._data import BatchFeed
 from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._random import restore_rng, rng_state
@@ -140,7 +139,8 @@ class BaseRunner(SavedRun, HookRegistration):
     @property
     def model_name(self) -> str:
         """Class name of the model."""
-        return type(unwrapped(self.model)).__name__
+        is_wrapped = isinstance(self.model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        return type(self.model.module if is_wrapped else self.model).__name__
 
     @property
     def rank(self) -> int:
@@ -237,6 +237,7 @@ class BaseRunner(SavedRun, HookRegistration):
         """
         phases = checked_workflow(workflow, data_loaders, self._is_mode)
         self._workflow = Workflow(phases, data_loaders)
+        self.stop_training = False
         self._begin(phases, data_loaders)
         self._take_up_position()
         with self._session():
