@@ -123,6 +123,7 @@ class BaseRunner(SavedRun, HookRegistration):
         self.outputs: Any = None
         self.step_context: StepContext = nullcontext
         self.stop_training = False
+        self._device = device_of(model)
 
     # ---- what hooks read ----
 
@@ -243,6 +244,7 @@ class BaseRunner(SavedRun, HookRegistration):
         with self._session():
             self.call_hook("before_run")
             self.call_hook("before_train")
+            self._device = device_of(self.model)
             if self._pending_rng is not None:
                 restore_rng(self._pending_rng)
             self._run_phases(options)
@@ -298,7 +300,7 @@ class BaseRunner(SavedRun, HookRegistration):
     def _iterate(self, batch: Any, mode: Literal["train", "val"], options: Mapping[str, Any]) -> None:
         """Run one iteration on a batch, with the points around it."""
         batch_idx = self._inner_iter
-        self.data_batch = batch = to_device(batch, device_of(self.model))
+        self.data_batch = batch = to_device(batch, self._device)
         self._executor.fire(f"before_{mode}_iter", self, batch_idx=batch_idx, data_batch=batch)
         self.run_iter(self.data_batch, train_mode=mode == "train", **options)
         self._is_step_done = mode == "train"
