@@ -21,6 +21,7 @@ from torch import nn
 from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
 from asynchooks.execution import HookExecutor
 from asynchooks.execution._convention import MMCV_GENERIC
+from asynchooks.optim import unwrapped
 from asynchooks.runner._data import BatchFeed
 from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._random import restore_rng, rng_state
@@ -140,8 +141,7 @@ class BaseRunner(SavedRun, HookRegistration):
     @property
     def model_name(self) -> str:
         """Class name of the model."""
-        is_wrapped = isinstance(self.model, nn.DataParallel | nn.parallel.DistributedDataParallel)
-        return type(self.model.module if is_wrapped else self.model).__name__
+        return type(unwrapped(self.model)).__name__
 
     @property
     def rank(self) -> int:
