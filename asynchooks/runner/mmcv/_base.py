@@ -240,10 +240,10 @@ class BaseRunner(SavedRun, HookRegistration):
         self._workflow = Workflow(phases, data_loaders)
         self.stop_training = False
         self._begin(phases, data_loaders)
-        self._take_up_position()
         with self._session():
             self.call_hook("before_run")
             self.call_hook("before_train")
+            self._take_up_position()  # a hook may have resumed the run, as MMCV's EMAHook does
             self._device = device_of(self.model)
             if self._pending_rng is not None:
                 restore_rng(self._pending_rng)
