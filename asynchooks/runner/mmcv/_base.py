@@ -26,6 +26,7 @@ from asynchooks.runner._data import BatchFeed
 from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._random import restore_rng, rng_state
 from asynchooks.runner._steps import device_of, switch_mode, to_device
+from asynchooks.runner._visualizer import visualizer_of
 from asynchooks.runner.mmcv._hooks import HookRegistration
 from asynchooks.runner.mmcv._log_buffer import LogBuffer
 from asynchooks.runner.mmcv._optimizers import checked_optimizer, wrapped
@@ -57,6 +58,7 @@ class BaseRunner(SavedRun, HookRegistration):
         max_iters: iterations of the whole run.
         max_epochs: epochs of the whole run; either of the two.
         log_processor: makes the log lines of `asynchooks.hooks.LoggerHook`.
+        visualizer: for hooks that show images; a Visualizer or its dict. None is no visualizer.
         mode, ordering, max_in_flight, staging_budget, grace_period, instrument, points: the executor's, see
             `HookExecutor`.
         storage_options: fsspec's options for checkpoints that are loaded or resumed.
@@ -88,6 +90,7 @@ class BaseRunner(SavedRun, HookRegistration):
         max_epochs: int | None = None,
         *,
         log_processor: LogProcessor | None = None,
+        visualizer: Any = None,
         mode: Literal["async", "sync"] = "async",
         ordering: Literal["priority", "strict"] = "priority",
         max_in_flight: int = 32,
@@ -113,6 +116,7 @@ class BaseRunner(SavedRun, HookRegistration):
         self.logger = self.logger if logger is None else logger
         self.log_buffer = LogBuffer()
         self.log_processor = log_processor or LogProcessor()
+        self.visualizer = None if visualizer is None else visualizer_of(self, visualizer)
         self._optimizer = checked_optimizer(optimizer, model)
         self.optim_wrapper = wrapped(self._optimizer)
         if max_epochs is not None and max_iters is not None:
