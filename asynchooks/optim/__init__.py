@@ -55,6 +55,13 @@ from asynchooks.optim._schedulers import (
     StepMomentum,
     StepParamScheduler,
 )
+from asynchooks.optim._shadow import (
+    ShadowPoints,
+    ShadowWeights,
+    checked_count,
+    checked_fraction,
+    linear_momentum,
+)
 from asynchooks.optim._unwrap import unwrapped
 from asynchooks.optim._wrapper import OptimWrapper
 from asynchooks.optim._wrapper_dict import OptimWrapperDict
@@ -79,6 +86,11 @@ __all__ = [
     "checked_auto_scale_lr",
     "lr_scale",
     "scale_lr",
+    "ShadowPoints",
+    "ShadowWeights",
+    "checked_count",
+    "checked_fraction",
+    "linear_momentum",
     "unwrapped",
     "build_param_schedulers",
     "ConstantLR",

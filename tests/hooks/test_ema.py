@@ -223,6 +223,8 @@ def test_a_run_that_starts_from_a_checkpoint_starts_with_its_average(
 def test_a_failed_validation_does_not_leave_the_average_in_training(make: Callable[..., Runner]) -> None:
     class Fail(Hook):
         effects = Effects()
+        is_on = True
+        seen: Weights | None = None
 
         def after_val_iter(
             self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -231,10 +233,8 @@ def test_a_failed_validation_does_not_leave_the_average_in_training(make: Callab
                 raise RuntimeError("no metrics today")
 
         def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-            self.seen = self.seen or (not self.is_on and weights(runner.model)) or None
-
-        is_on = True
-        seen: Weights | None = None
+            if not self.is_on and self.seen is None:
+                self.seen = weights(runner.model)
 
     fail, weigh = Fail(), Weigh()
     runner = make(custom_hooks=[EMAHook(momentum=0.3), fail, weigh])
