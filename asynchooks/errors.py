@@ -15,7 +15,10 @@
     ├── ConfigError                    ValueError: a wrong value in a configuration
     │   ├── UnknownNameError           KeyError: no such registry entry, priority, policy ...
     │   ├── DuplicateNameError         KeyError: the registry entry exists already
-    │   └── UnknownOptionError         TypeError: no such argument
+    │   ├── UnknownOptionError         TypeError: no such argument
+    │   ├── ClassCountError            AssertionError: the model and the data set differ in their classes
+    │   └── CustomImportError          ImportError: a module that a configuration asks for
+    ├── InvalidLossError               AssertionError, FloatingPointError: a loss is infinite or NaN
     └── CheckpointError
         ├── CaptureError               TypeError: the state holds what cannot be captured
         ├── CheckpointNotFoundError    FileNotFoundError: there is no committed checkpoint there
@@ -46,8 +49,10 @@ __all__ = [
     "CheckpointConflictError",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "ClassCountError",
     "ConfigError",
     "CorruptCheckpointError",
+    "CustomImportError",
     "DrainTimeoutError",
     "DuplicateNameError",
     "ExecutorClosedError",
@@ -55,6 +60,7 @@ __all__ = [
     "ForeignCheckpointError",
     "HookDefinitionError",
     "HookError",
+    "InvalidLossError",
     "LiveStateError",
     "StorageDeniedError",
     "StorageError",
@@ -160,6 +166,18 @@ class DuplicateNameError(ConfigError, KeyError):
 
 class UnknownOptionError(ConfigError, TypeError):
     """An argument that the class or function does not take; the message suggests the right one."""
+
+
+class ClassCountError(ConfigError, AssertionError):
+    """A head has another number of classes than the data set names, or the names are no list."""
+
+
+class InvalidLossError(AsyncHooksError, AssertionError, FloatingPointError):
+    """A loss is infinite or NaN; the message names the iteration and the loss."""
+
+
+class CustomImportError(ConfigError, ImportError):
+    """A module of ``custom_imports`` cannot be imported; the message names it and the file that asks for it."""
 
 
 class CheckpointError(AsyncHooksError):

@@ -29,13 +29,13 @@ from peers.case import Case, Outcome
 from peers.contender import Place
 from peers.contenders import CONTENDERS, contender_class
 from peers.places import Places, open_places
-from peers.report import Scene, plot, scene_text, summarize, write_between_markers
+from peers.report import Scene, plot, scene_text, summarize
 from peers.running import be_child, run_case
 from peers.scenes import default_scenes, quick_scenes
 from peers.verifying import Verifier, be_verifier
+from readme_section import write_section
 
 PACKAGES = ("torch", "asynchooks", "lightning", "torchsnapshot", "torch_checkpointing", "obstore")
-README = Path(__file__).with_name("README.md")
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
     if options.plot:
         plot(results, caption, options.plot)
     if options.write_readme:
-        write_between_markers(README, "\n".join([f"{caption}.\n", *texts]))
+        write_section("checkpoint_peers", "\n".join([f"{caption}.\n", *texts]))
 
 
 def chosen_scenes(options: argparse.Namespace) -> list[Scene]:

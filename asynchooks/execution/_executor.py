@@ -12,19 +12,14 @@ import warnings
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
-from asynchooks.errors import (
-    DrainTimeoutError,
-    ExecutorClosedError,
-    HookDefinitionError,
-    WrongThreadError,
-)
+from asynchooks.errors import DrainTimeoutError, ExecutorClosedError, WrongThreadError
 from asynchooks.execution._closing import give_up, raise_all, report_orphan, settle
 from asynchooks.execution._critical import interrupts
 from asynchooks.execution._firing import Firings
 from asynchooks.execution._flight import Flight
 from asynchooks.execution._foreground import add_origin, check_blocking_result
 from asynchooks.execution._open import OpenExecutors
-from asynchooks.execution._part import Deferred, current_part, whole_body
+from asynchooks.execution._part import current_part
 from asynchooks.execution._parts import Limits
 from asynchooks.execution._plan import Plan
 from asynchooks.execution._plans import Plans
@@ -33,7 +28,6 @@ from asynchooks.execution._portal import Portal
 from asynchooks.execution._registration import HookMode, Registration, check_choice, check_positive
 from asynchooks.execution._scoreboard import Ordering
 from asynchooks.execution._statistics import Statistics
-from asynchooks.execution._view import freeze_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -201,9 +195,7 @@ class HookExecutor:
         if methods and (flight.captures or flight.barriers.standing):
             methods = None  # a copy is under way or may be soon: each hook is asked whether it has to wait
         if methods is None or others or batch_idx is _ABSENT or data_batch is _ABSENT:
-            self._firings.run(
-                plan, context, _packed(others, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
-            )
+            self._firings.run(plan, context, _packed(batch_idx, data_batch, outputs, others))
         elif methods:
             plan.firings += 1
             method = methods[0]
@@ -231,27 +223,7 @@ class HookExecutor:
             WrongThreadError: called outside of a background part.
             HookDefinitionError: the hook does not name the point in its ``fires``.
         """
-        part = current_part.get()
-        if part is None:
-            raise WrongThreadError(
-                f"fire_nowait({point!r}) belongs into a background part; the training thread calls fire()."
-            )
-        if point not in part.step.registration.fires:
-            raise HookDefinitionError(
-                f"{part.step.name} fires {point!r} from the background without declaring it; set `fires = "
-                f"{(*part.step.registration.fires, point)!r}` on {part.step.registration.name}, so that the order "
-                f"can respect it."
-            )
-        plan = self.plan(point)
-        frozen = freeze_arguments(arguments)
-        self._flight.fire_children(
-            part,
-            point,
-            plan.steps,
-            self._firings.next_number(),
-            Deferred(context, arguments),
-            lambda step, view: whole_body(step, view, frozen),
-        )
+        self._firings.run_from_background(self.plan, point, context, arguments)
 
     @property
     def is_capturing(self) -> bool:
@@ -406,7 +378,10 @@ class HookExecutor:
         )
 
 
-def _packed(others: dict[str, Any], **named: Any) -> dict[str, Any]:
+def _packed(batch_idx: Any, data_batch: Any, outputs: Any, others: dict[str, Any]) -> dict[str, Any]:
+    named = {"batch_idx": batch_idx, "data_batch": data_batch, "outputs": outputs}
+    if not others and outputs is not _ABSENT and batch_idx is not _ABSENT and data_batch is not _ABSENT:
+        return named
     return {name: value for name, value in named.items() if value is not _ABSENT} | others
 
 

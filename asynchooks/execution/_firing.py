@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from asynchooks.errors import HookDefinitionError
+from asynchooks.errors import HookDefinitionError, WrongThreadError
 from asynchooks.execution._backpressure import InvocationSkipped
 from asynchooks.execution._foreground import Captured
-from asynchooks.execution._part import whole_body
+from asynchooks.execution._part import Deferred, current_part, whole_body
 from asynchooks.execution._view import freeze_arguments, view_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from asynchooks.execution._flight import Flight
     from asynchooks.execution._plan import Plan, Step
 
@@ -37,20 +40,55 @@ class Firings:
     def run(self, plan: Plan, context: object, arguments: dict[str, Any]) -> None:
         """Run the steps of a plan in order."""
         flight = self._flight
-        firing = self.next_number()
+        foreground = flight.foreground
+        firing = next(self._numbers)
         for step in plan.steps:
             if step.shape == "blocking":
                 if step.may_wait and flight.busy:
-                    flight.in_turn(step, firing, partial(flight.foreground.call, step, context, arguments))
+                    flight.in_turn(step, firing, partial(foreground.call, step, context, arguments))
                 else:
-                    flight.foreground.call(step, context, arguments)
+                    foreground.call(step, context, arguments)
             elif not flight.is_abandoned(step, firing):
                 if step.shape == "capture":
-                    captured = flight.foreground.capture(step, context, arguments)
+                    captured = foreground.capture(step, context, arguments)
                 else:
                     captured = self._whole_body(step, context, arguments)
                 if captured is not None:
                     self._launch(step, firing, captured)
+
+    def run_from_background(
+        self,
+        plan_of: Callable[[str], Plan],
+        point: str,
+        context: object,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        """Place the steps of a point that the background part which calls this fires. Any thread.
+
+        Raises:
+            WrongThreadError: no background part calls this.
+            HookDefinitionError: its hook does not declare the point.
+        """
+        part = current_part.get()
+        if part is None:
+            raise WrongThreadError(
+                f"fire_nowait({point!r}) belongs into a background part; the training thread calls fire()."
+            )
+        hook = part.step.registration
+        if point not in hook.fires:
+            raise HookDefinitionError(
+                f"{part.step.name} fires {point!r} from the background without declaring it; set `fires = "
+                f"{(*hook.fires, point)!r}` on {hook.name}, so that the order can respect it."
+            )
+        frozen = freeze_arguments(arguments)
+        self._flight.fire_children(
+            part,
+            point,
+            plan_of(point).steps,
+            self.next_number(),
+            Deferred(context, arguments),
+            lambda step, view: whole_body(step, view, frozen),
+        )
 
     def attend(self, point: str) -> None:
         """Run the deferred foreground parts that are due, and raise what has failed, before a point is fired.
@@ -78,11 +116,12 @@ class Firings:
 
     def _whole_body(self, step: Step, context: object, arguments: dict[str, Any]) -> Captured:
         ledger = self._flight.ledger
-        ledger.tally(step).invocations += 1
-        mark = ledger.mark()
+        tally = ledger.tally(step)
+        tally.invocations += 1
+        start_ns, exposed_ns = perf_counter_ns(), ledger.exposed_ns
         view = view_of(context)
         part = whole_body(step, view, freeze_arguments(arguments))
-        ledger.captured(step, mark, None)
+        ledger.captured(step, tally, start_ns, exposed_ns, None)
         return Captured(part, view, 0)
 
     def _launch(self, step: Step, firing: int, captured: Captured) -> None:

@@ -219,18 +219,19 @@ class Flight:
     # ---- failures ----
 
     def raise_failures(self) -> None:
-        """Raise what has failed and was not raised yet."""
-        error = self.take_failures()
+        """Raise what has failed and was not raised yet; inside a deferred method, not what comes after it."""
+        error = self.take_failures(before=self._program_order.here)
         if error is not None:
             raise error
 
-    def take_failures(self) -> Exception | None:
+    def take_failures(self, *, before: Key | None = None) -> Exception | None:
         """Return what has failed and was not raised yet, as one exception; the caller raises it."""
         with self._changed:
-            failures = list(self._failures.values())
-            self._failures.clear()
-            self._board.acknowledged()
-            self.attention = bool(self._parts.deferred) or self.deferring is not None
+            keys = [key for key in self._failures if before is None or key < before]
+            failures = [self._failures.pop(key) for key in keys]
+            for key in keys:
+                self._board.acknowledged(key)
+            self.attention = bool(self._parts.deferred or self._failures) or self.deferring is not None
         return as_exception(failures)
 
     def abandon_waiting(self) -> None:

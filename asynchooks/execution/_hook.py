@@ -11,13 +11,24 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from asynchooks.errors import HookDefinitionError
+from asynchooks.execution._convention import MMCV_GENERIC, adapted
 from asynchooks.execution._points import GENERIC_METHODS, POINTS
 from asynchooks.execution._priority import PriorityLike
 
 if TYPE_CHECKING:
     from asynchooks.execution._effects import Effects
 
-__all__ = ["BackgroundPart", "DataBatch", "Hook", "OnError", "Shape", "WhenBusy", "background", "shape_of"]
+__all__ = [
+    "BackgroundPart",
+    "DataBatch",
+    "Hook",
+    "OnError",
+    "Shape",
+    "WhenBusy",
+    "background",
+    "overridden_method",
+    "shape_of",
+]
 
 BackgroundPart: TypeAlias = Callable[[], Awaitable[None]]
 DataBatch: TypeAlias = Any
@@ -77,7 +88,12 @@ class Hook:
         when_busy: what happens when there is no room for one more background part: "wait", "skip" the new
             one, or "coalesce" (the new one replaces one that has not started).
         max_in_flight: at most so many background parts of this hook at once; None leaves it to the executor.
+        convention: "mmengine": methods take their point's arguments. "mmcv": those that take the runner alone are
+            called with it, and ``before_epoch``, ``after_epoch``, ``before_iter``, ``after_iter`` serve the
+            training and validation points that are not overridden.
     """
+
+    _is_hook_base = True  # of this class alone: its own methods count as not overridden
 
     priority: PriorityLike = "NORMAL"
     effects: Effects | None = None
@@ -86,6 +102,7 @@ class Hook:
     on_error: OnError = "raise"
     when_busy: WhenBusy = "wait"
     max_in_flight: int | None = None
+    convention: Literal["mmengine", "mmcv"] = "mmengine"
 
     stages: tuple[str, ...] = POINTS
 
@@ -247,20 +264,26 @@ def overridden_method(hook: object, point: str) -> tuple[Callable[..., Any], str
     ``_after_iter`` serves the points that are not overridden and needs its mode.
     """
     method = getattr(hook, point, None)
-    if method is None:
-        return None
-    if not callable(method):
+    if method is not None and not callable(method):
         return None if not isinstance(hook, Hook) or point not in POINTS else _not_a_method(hook, point)
-    if not isinstance(hook, Hook) or not _is_base(hook, point):
-        return method, None
+    follows_mmcv = getattr(hook, "convention", None) == "mmcv"
+    if method is not None and not (isinstance(hook, Hook) and _is_base(hook, point)):
+        return (adapted(method, point) if follows_mmcv else method), None
     generic = GENERIC_METHODS.get(point)
-    if generic is None or _is_base(hook, generic[0]):
-        return None
-    return getattr(hook, generic[0]), generic[1]
+    if isinstance(hook, Hook) and generic is not None and not _is_base(hook, generic[0]):
+        return getattr(hook, generic[0]), generic[1]
+    if follows_mmcv and point in MMCV_GENERIC:
+        method = getattr(hook, MMCV_GENERIC[point], None)
+        if callable(method) and not (isinstance(hook, Hook) and _is_base(hook, MMCV_GENERIC[point])):
+            return adapted(method, point), None
+    return None
 
 
 def _is_base(hook: Hook, name: str) -> bool:
-    return name not in vars(hook) and getattr(type(hook), name, None) is getattr(Hook, name, None) is not None
+    if name in vars(hook):
+        return False
+    owner = next((each for each in type(hook).__mro__ if name in vars(each)), None)
+    return owner is not None and bool(vars(owner).get("_is_hook_base"))
 
 
 def _not_a_method(hook: object, point: str) -> Any:

@@ -150,12 +150,9 @@ class Scoreboard:
         entry = self._entries.pop(key)
         return self._poison(entry.invocation, root=key)
 
-    def acknowledged(self, root: Key | None = None) -> None:
-        """A failure (every one so far) has been raised; what is invoked from now on does not follow it."""
-        if root is None:
-            self._failed.clear()
-        else:
-            self._failed = {k: v for k, v in self._failed.items() if v[1] != root}
+    def acknowledged(self, root: Key) -> None:
+        """A failure has been raised; what is invoked from now on does not follow it."""
+        self._failed = {k: v for k, v in self._failed.items() if v[1] != root}
 
     def has_started(self, key: Key) -> bool:
         """Whether an invocation on the board has started."""

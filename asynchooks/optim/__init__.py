@@ -1,5 +1,6 @@
 """Optimizers and schedules: accumulation and clipping around torch's optimizers, torch's schedulers in ranges."""
 
+from asynchooks.optim import policies
 from asynchooks.optim._amp import AmpOptimWrapper
 from asynchooks.optim._apex import ApexOptimWrapper
 from asynchooks.optim._averaged import (
@@ -19,6 +20,7 @@ from asynchooks.optim._constructors import (
     LearningRateDecayOptimizerConstructor,
     LearningRateDecayOptimWrapperConstructor,
 )
+from asynchooks.optim._group_value import GroupValue, momentum_of
 from asynchooks.optim._scale_lr import checked_auto_scale_lr, lr_scale, scale_lr
 from asynchooks.optim._schedulers import (
     ConstantLR,
@@ -109,6 +111,7 @@ __all__ = [
     "ExponentialMomentum",
     "ExponentialParamScheduler",
     "GroupScheduler",
+    "GroupValue",
     "LinearLR",
     "LinearMomentum",
     "LinearParamScheduler",
@@ -130,4 +133,6 @@ __all__ = [
     "StepLR",
     "StepMomentum",
     "StepParamScheduler",
+    "momentum_of",
+    "policies",
 ]

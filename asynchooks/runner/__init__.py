@@ -1,4 +1,4 @@
-"""The synchronous loops: a Runner in MMEngine's manner, and the state for any loop of one's own."""
+"""The synchronous loops: a Runner in MMEngine's manner, MMCV's two, and the state for any loop of one's own."""
 
 from asynchooks.runner._eval_loops import TestLoop, ValLoop
 from asynchooks.runner._history import HistoryBuffer
@@ -8,6 +8,8 @@ from asynchooks.runner._message_hub import MessageHub
 from asynchooks.runner._runner import Runner
 from asynchooks.runner._samplers import DefaultSampler, InfiniteSampler
 from asynchooks.runner._state import TrainState
+from asynchooks.runner._tta import build_runner_with_tta
+from asynchooks.runner.mmcv import EpochBasedRunner, IterBasedRunner, build_runner
 
 __all__ = [
     "Runner",
@@ -20,6 +22,10 @@ __all__ = [
     "HistoryBuffer",
     "LogProcessor",
     "LogRecord",
+    "EpochBasedRunner",
+    "IterBasedRunner",
+    "build_runner",
     "DefaultSampler",
     "InfiniteSampler",
+    "build_runner_with_tta",
 ]

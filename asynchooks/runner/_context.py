@@ -48,6 +48,7 @@ class RunContext(ABC):
         seed: seed of the run, or None.
         message_hub: scalars and infos.
         log_processor: makes log lines of them.
+        visualizer: shows scalars and images on backends, in background parts alone; or None.
         logger: the run's logger.
         metrics: the newest metrics.
         cfg: the configuration that the run was built from, or None.
@@ -61,6 +62,7 @@ class RunContext(ABC):
     param_schedulers: Any
     seed: int | None
     log_processor: LogProcessor
+    visualizer: Any = None
 
     def __init__(self, work_dir: str | os.PathLike[str], experiment_name: str | None) -> None:
         self.work_dir = os.fspath(work_dir)

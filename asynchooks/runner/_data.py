@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from asynchooks.data import restart_workers
 from asynchooks.errors import ConfigError
 from asynchooks.runner._random import restore_rng, rng_state
 
@@ -73,6 +74,11 @@ class BatchFeed:
         batch = next(self._batches)
         self.drawn += 1
         return batch
+
+    def restart_workers(self) -> None:
+        """Have the next pass start worker processes anew, with the data set as it is then."""
+        restart_workers(self.loader)
+        restart_workers(self._source)
 
     def next_of_any_pass(self) -> Any:
         """Return the next batch; begin another pass where this one ends."""

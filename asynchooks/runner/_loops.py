@@ -136,6 +136,10 @@ class TrainLoop(ABC):
         else:
             self._feed.skip_to(iteration // length, iteration % length)
 
+    def restart_workers(self) -> None:
+        """Have the next pass over the data start worker processes anew: for hooks that change the data set."""
+        self._feed.restart_workers()
+
     def _start_pass(self) -> None:
         is_resumed = self._feed.is_resumed
         self._feed.start_pass()
@@ -300,7 +304,6 @@ class IterBasedTrainLoop(TrainLoop):
             if self.validation_pending:
                 self._validate()
         self.runner.call_hook("after_train_epoch")
-        self._epoch += 1
 
 
 def check_loop_values(options: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from asynchooks.runner import _config
 from asynchooks.runner._data import length_of
 from asynchooks.runner._evaluation import build_evaluators, check_evaluators
 from asynchooks.runner._samplers import build_dataloader, check_dataloader
+from asynchooks.runner._visualizer import tell_of_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,9 @@ class Parts:
         cfgs: options of the loops.
         evaluators: evaluators or their dicts.
         scope: scope that is asked first for a bare name.
+
+    Attributes:
+        train_loop: the training loop, None until it is built. Hooks ask it in each iteration.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Parts:
         self._scope = scope
         self._options: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._loops: dict[str, Any] = {}
+        self.train_loop: Any = None
         if cfgs["train"] is not None:
             check_dataloader(loaders["train"], scope=scope)
             self._options["train"] = _config.resolve_train_loop(cfgs["train"], scope=scope)
@@ -74,10 +79,6 @@ class Parts:
         if not isinstance(size, int):
             raise ConfigError(f"auto_scale_lr needs the batch_size of train_dataloader, which is {size!r}.")
         return size
-
-    def built_loop(self, mode: str) -> Any:
-        """Return a loop if it was built already, else None."""
-        return self._loops.get(mode)
 
     def loader(self, mode: str, *, seed: int) -> Any:
         """Return a loader, built now if it is still a dict; None where there is none."""
@@ -127,5 +128,7 @@ class Parts:
             if mode != "train":
                 evaluators = build_evaluators(self._evaluators[mode], scope=self._scope)
                 options = {"evaluators": evaluators, **options}
+            tell_of_data(runner.visualizer, self.loader(mode, seed=seed))
             self._loops[mode] = target(runner=runner, dataloader=self.loader(mode, seed=seed), **options)
+            self.train_loop = self._loops.get("train")
         return self._loops[mode]

@@ -16,6 +16,7 @@ from asynchooks.errors import ConfigError, StorageDeniedError, StorageError
 from asynchooks.execution import HookExecutor, current_executor
 from asynchooks.runner._context import RunContext, load_weights
 from asynchooks.runner._resume import Source, find_source, read_checkpoint
+from asynchooks.runner._visualizer import closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -151,7 +152,7 @@ class ResumableRun(RunContext):
             yield
             return
         self._make_folder()
-        with self._executor:
+        with closing(self.visualizer), self._executor:
             yield
 
     def _make_folder(self) -> None:

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from torch import nn
 
-from asynchooks.errors import ConfigError, did_you_mean
+from asynchooks.errors import ConfigError
 from asynchooks.execution import POINTS, HookExecutor, priority_name
-from asynchooks.registry import HOOKS, LOG_PROCESSORS, MODELS
+from asynchooks.registry import HOOKS, LOG_PROCESSORS, MODELS, RUNNERS
 from asynchooks.runner import _config
+from asynchooks.runner._configuration import arguments_of, keep_config
 from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._optimization import build_optimization
 from asynchooks.runner._parts import Parts
 from asynchooks.runner._random import seed_everything
 from asynchooks.runner._resumable import ResumableRun
+from asynchooks.runner._visualizer import visualizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Runner"]
 
 
+@RUNNERS.register_module()
 class Runner(ResumableRun):
     """Trains, validates and tests a model, and calls hooks on the way.
 
@@ -61,13 +64,14 @@ class Runner(ResumableRun):
             starts.
         device: where the model is moved; None leaves it where it is. Batches follow the model.
         log_processor: makes the log lines; an object or a dict.
+        visualizer: ``dict(type="Visualizer", vis_backends=[...])`` or an object; None writes to ``log_dir/vis_data``.
         log_level: level of the run's logger.
         experiment_name: name of the run.
         default_scope: scope whose registries are asked first for a bare name.
         mode, ordering, max_in_flight, staging_budget, grace_period, instrument, points: the executor's, see
             `HookExecutor`.
         storage_options: fsspec's options for ``load_from`` and ``resume``.
-        cfg: the configuration that all this comes from, noted in checkpoints as text.
+        cfg: the configuration that all this comes from, noted in checkpoints as text, and kept beside the logs.
 
     Raises:
         UnknownOptionError, UnknownNameError, ConfigError: an argument is wrong; the message names the right form.
@@ -96,6 +100,7 @@ class Runner(ResumableRun):
         randomness: Mapping[str, Any] | None = None,
         device: str | torch.device | None = None,
         log_processor: LogProcessor | Mapping[str, Any] | None = None,
+        visualizer: Any = None,
         log_level: int | str = "INFO",
         experiment_name: str | None = None,
         default_scope: str | None = None,
@@ -137,6 +142,7 @@ class Runner(ResumableRun):
         if self.seed is not None:
             seed_everything(self.seed, deterministic=deterministic)
         self.log_processor = _log_processor(log_processor, default_scope)
+        self.visualizer = visualizer_of(self, visualizer, default_scope)
         self.model = _model(model, default_scope, device)
         _config.check_complete(
             "train",
@@ -161,16 +167,14 @@ class Runner(ResumableRun):
 
     @classmethod
     def from_cfg(cls, cfg: Mapping[str, Any]) -> Runner:
-        """Return the runner that a configuration describes; entries that are no argument are its own variables.
+        """Return the runner that a Config or dict describes; entries that are no argument are its own variables.
 
         Raises:
             UnknownOptionError: an entry looks like a misspelled argument.
+            ConfigError: the model or the work folder is missing, or the configuration has the form of MMCV 1.x.
+            CustomImportError: a module of ``custom_imports`` cannot be imported.
         """
-        known = {name: value for name, value in cfg.items() if name in _ARGUMENTS}
-        near = [n for n in cfg if n not in known and did_you_mean(str(n), _ARGUMENTS, cutoff=0.85)]
-        _config.reject_unknown("Runner", near, _ARGUMENTS)
-        _config.warn_of_no_effect(cfg)
-        return cls(**{"cfg": cfg, **known})
+        return cls(**arguments_of(cfg, _ARGUMENTS))
 
     # ---- what runs ----
 
@@ -184,6 +188,7 @@ class Runner(ResumableRun):
         loop = self.train_loop
         self._show_logs()
         with self._session():
+            keep_config(self.cfg, self.log_dir, self.timestamp)
             if self.seed is not None:
                 seed_everything(self.seed)
             self.call_hook("before_run")
@@ -294,29 +299,29 @@ class Runner(ResumableRun):
     @property
     def epoch(self) -> int:
         """Epochs completed."""
-        loop = self._parts.built_loop("train")
-        return 0 if loop is None else int(loop.epoch)
+        loop = self._parts.train_loop
+        return 0 if loop is None else loop.epoch
 
     @property
     def iter(self) -> int:
         """Iterations completed."""
-        loop = self._parts.built_loop("train")
-        return 0 if loop is None else int(loop.iter)
+        loop = self._parts.train_loop
+        return 0 if loop is None else loop.iter
 
     @property
     def max_epochs(self) -> int | None:
         """Epochs of the whole training; None where it was not begun."""
-        return getattr(self._parts.built_loop("train"), "max_epochs", None)
+        return getattr(self._parts.train_loop, "max_epochs", None)
 
     @property
     def max_iters(self) -> int | None:
         """Iterations of the whole training; None where that is not known."""
-        return getattr(self._parts.built_loop("train"), "max_iters", None)
+        return getattr(self._parts.train_loop, "max_iters", None)
 
     def note_metrics(self, mode: str, metrics: Mapping[str, Any]) -> None:
         """Take the metrics of an evaluation. Called by the loops, before the hooks see them."""
         self.metrics = dict(metrics)
-        loop = self._parts.built_loop("train")
+        loop = self._parts.train_loop
         if mode == "val" and loop is not None:
             loop.validation_pending = False
 
@@ -333,17 +338,18 @@ class Runner(ResumableRun):
         return self._parts.loop(mode, self, seed=self.seed or 0)
 
     def _position(self) -> dict[str, Any] | None:
-        loop = self._parts.built_loop("train")
+        loop = self._parts.train_loop
         return None if loop is None else loop.position()
 
     def _rng(self) -> Mapping[str, Any]:
-        loop = self._parts.built_loop("train")
+        loop = self._parts.train_loop
         return super()._rng() if loop is None else loop.rng()
 
     def _evaluate(self, mode: str) -> dict[str, Any]:
         loop = self._loop(mode)
         self._show_logs()
         with self._session():
+            keep_config(self.cfg, self.log_dir, self.timestamp)
             self.call_hook("before_run")
             self._load_weights()
             metrics: dict[str, Any] = loop.run()

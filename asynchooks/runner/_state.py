@@ -13,6 +13,7 @@ from asynchooks.runner._context import RunContext, check_content
 from asynchooks.runner._data import length_of
 from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._random import restore_rng
+from asynchooks.runner._visualizer import visualizer_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +45,7 @@ class TrainState(RunContext):
         experiment_name: name of the training.
         seed: seed of the training, to note it in checkpoints.
         log_processor: makes the log lines.
+        visualizer: a `Visualizer` or its dict, for hooks that show something; who makes it closes it.
 
     Example:
         >>> state = TrainState(model=model, optimizer=optimizer)
@@ -68,6 +70,7 @@ class TrainState(RunContext):
         experiment_name: str | None = None,
         seed: int | None = None,
         log_processor: LogProcessor | None = None,
+        visualizer: Any = None,
         **unknown: Any,
     ) -> None:
         for name in unknown:
@@ -83,6 +86,8 @@ class TrainState(RunContext):
         self.test_dataloader = test_dataloader
         self.seed = seed
         self.log_processor = log_processor or LogProcessor()
+        if visualizer is not None:
+            self.visualizer = visualizer_of(self, visualizer)
         self._max_epochs = max_epochs
         self._max_iters = max_iters
         self._epoch = 0

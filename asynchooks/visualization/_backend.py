@@ -27,7 +27,12 @@ class VisBackend:
 
     Args:
         save_dir: local folder for what the backend writes; None where it writes none, or the visualizer's is taken.
+
+    Attributes:
+        needs_save_dir: whether it can do nothing without a folder; a visualizer then asks for one at construction.
     """
+
+    needs_save_dir: bool = False
 
     def __init__(self, save_dir: str | os.PathLike[str] | None = None) -> None:
         self.save_dir = None if save_dir is None else os.fspath(save_dir)

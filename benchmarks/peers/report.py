@@ -13,9 +13,7 @@ from peers.contenders import CONTENDERS, FLOOR, NO_SAVE, contender_class
 from peers.goals import goal_lines, median_of
 from peers.scenes import Scene
 
-__all__ = ["Scene", "plot", "scene_text", "summarize", "write_between_markers"]
-
-_START, _END = "<!-- checkpoint_peers: start -->", "<!-- checkpoint_peers: end -->"
+__all__ = ["Scene", "plot", "scene_text", "summarize"]
 
 
 def summarize(
@@ -147,19 +145,6 @@ def _range(spread: Mapping[str, float] | None) -> str:
     if spread is None:
         return "-"
     return f"{spread['median']:.3f} ({spread['low']:.3f} - {spread['high']:.3f})"
-
-
-def write_between_markers(readme: Path, text: str) -> None:
-    """Replace what stands between the markers of a README.
-
-    Raises:
-        ValueError: it has no such markers.
-    """
-    before, start, rest = readme.read_text(encoding="utf-8").partition(_START)
-    _, end, after = rest.partition(_END)
-    if not start or not end:
-        raise ValueError(f"{readme} has no {_START} and {_END}; add them where the tables belong.")
-    readme.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def plot(results: Sequence[Mapping[str, Any]], caption: str, file: Path) -> None:

@@ -117,7 +117,7 @@ def test_an_acknowledged_failure_no_longer_abandons() -> None:
     board = Scoreboard()
     board.invoked(Invocation((0,), 0, 1, 10, WRITE_A))
     board.failed((0,))
-    board.acknowledged()
+    board.acknowledged((0,))
 
     assert board.invoked(Invocation((1,), 1, 2, 10, WRITE_A)) == [Start((1,))]
 

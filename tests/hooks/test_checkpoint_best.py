@@ -10,7 +10,6 @@ import torch
 
 from asynchooks.checkpoint import list_checkpoints, read_pointer, restore
 from asynchooks.hooks import CheckpointHook
-from asynchooks.hooks.checkpoint._best import Rules
 from asynchooks.runner import TrainState
 
 Names = Callable[[Path], list[str]]
@@ -135,31 +134,6 @@ def test_one_rule_serves_all_metrics_and_a_list_each(train: Any, names: Names, t
 
     assert names(tmp_path / "one") == ["best_a_epoch_2.pth", "best_b_epoch_2.pth"]
     assert names(tmp_path / "each") == ["best_a_epoch_2.pth", "best_b_epoch_1.pth"]
-
-
-@pytest.mark.parametrize(
-    ("metric", "rule"),
-    [
-        ("acc", "greater"),
-        ("ACC", "greater"),
-        ("loss", "less"),
-        ("coco/bbox_mAP_50", "greater"),
-        ("val_loss", "less"),
-        ("accuracy_loss", "greater"),
-        ("AR@100", "greater"),
-    ],
-)
-def test_a_rule_is_inferred_from_the_name(metric: str, rule: str) -> None:
-    assert Rules.checked(None, None, None).infer(metric) == rule
-
-
-def test_own_keys_replace_the_usual_ones() -> None:
-    rules = Rules.checked(None, "error_free", ["acc"])
-
-    assert rules.infer("error_free_rate") == "greater"
-    assert rules.infer("acc") == "less"
-    with pytest.raises(ValueError, match="rule='greater' or rule='less'"):
-        rules.infer("mIoU")
 
 
 def test_a_metric_that_no_validation_has_is_an_error_with_the_near_one(train: Any, tmp_path: Path) -> None:

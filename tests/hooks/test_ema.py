@@ -233,7 +233,7 @@ def test_a_failed_validation_does_not_leave_the_average_in_training(make: Callab
                 raise RuntimeError("no metrics today")
 
         def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-            if not self.is_on and self.seen is None:
+            if self.seen is None and not self.is_on:
                 self.seen = weights(runner.model)
 
     fail, weigh = Fail(), Weigh()

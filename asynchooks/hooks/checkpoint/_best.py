@@ -1,7 +1,6 @@
-"""What "best" means: which metric, which way is better, which score beats the one before. Pure.
+"""What "best" means: which metric, its names in the message hub, which score beats the one before. Pure.
 
-Decides nothing about files. The rule of a metric is stated, or inferred from its name as MMEngine does: an exact
-name before a part of a name, "greater" before "less", upper and lower case alike.
+Decides nothing about files. Which way is better is the rule of `asynchooks.scores`.
 """
 
 from __future__ import annotations
@@ -9,17 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from asynchooks.errors import ConfigError, UnknownNameError, did_you_mean
+from asynchooks.errors import UnknownNameError, did_you_mean
+from asynchooks.scores import Rule, Rules, improves
 
-__all__ = ["AUTO", "Best", "Improvement", "Rules", "improvements", "plain_numbers"]
+__all__ = ["AUTO", "Best", "Improvement", "bests_of", "improvements", "plain_numbers"]
 
 AUTO = "auto"
-GREATER_KEYS = ("acc", "top", "AR@", "auc", "precision", "mAP", "mDice", "mIoU", "mAcc", "aAcc")
-LESS_KEYS = ("loss",)
-
-Rule: TypeAlias = Literal["greater", "less"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +49,7 @@ class Best:
 
     def improves(self, score: float, best: float | None) -> bool:
         """Whether ``score`` is strictly better than ``best``; any number is better than none."""
-        if math.isnan(score):
-            return False
-        return best is None or (score > best if self.rule == "greater" else score < best)
+        return improves(self.rule, score, best)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,70 +60,14 @@ class Improvement:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The arguments ``rule``, ``greater_keys`` and ``less_keys`` of the checkpoint hook, checked."""
+def bests_of(rules: Rules, metrics: Sequence[str]) -> tuple[Best, ...]:
+    """Return what "best" means for each metric.
 
-    rules: tuple[Rule | None, ...]
-    greater: tuple[str, ...]
-    less: tuple[str, ...]
-
-    @classmethod
-    def checked(cls, rule: object, greater_keys: object, less_keys: object) -> Rules:
-        """Check the arguments.
-
-        Raises:
-            UnknownNameError: (a KeyError) a rule that is neither 'greater' nor 'less'.
-            TypeError: keys that are no strings.
-        """
-        rules: list[Rule | None] = []
-        for each in rule if isinstance(rule, list | tuple) else (rule,):
-            if each not in ("greater", "less", None):
-                raise UnknownNameError(
-                    f"CheckpointHook(rule={rule!r}): a rule is 'greater', 'less' or None (inferred from the "
-                    f"metric's name).{did_you_mean(str(each), ('greater', 'less'))}"
-                )
-            rules.append(each)
-        return cls(
-            tuple(rules),
-            _strings("greater_keys", greater_keys, GREATER_KEYS),
-            _strings("less_keys", less_keys, LESS_KEYS),
-        )
-
-    def apply(self, metrics: Sequence[str]) -> tuple[Best, ...]:
-        """Return what "best" means for each metric.
-
-        Raises:
-            ConfigError: as many rules as metrics, or one for all, are needed; or no rule can be inferred.
-        """
-        if len(self.rules) not in (1, len(metrics)):
-            raise ConfigError(
-                f"CheckpointHook: {len(self.rules)} rules for {len(metrics)} metrics in save_best; give one "
-                f"rule for all, or one for each."
-            )
-        rules = self.rules if len(self.rules) == len(metrics) else self.rules * len(metrics)
-        return tuple(
-            Best(metric, rule or self.infer(metric), alone=len(metrics) == 1)
-            for metric, rule in zip(metrics, rules, strict=True)
-        )
-
-    def infer(self, metric: str) -> Rule:
-        """Return the rule that a metric's name suggests."""
-        name = metric.lower()
-        greater = {key.lower() for key in self.greater}
-        less = {key.lower() for key in self.less}
-        if name in greater:
-            return "greater"
-        if name in less:
-            return "less"
-        if any(key in name for key in greater):
-            return "greater"
-        if any(key in name for key in less):
-            return "less"
-        raise ConfigError(
-            f"CheckpointHook(save_best={metric!r}): the name does not say whether more or less is better. Give "
-            f"rule='greater' or rule='less'."
-        )
+    Raises:
+        ConfigError: as many rules as metrics, or one for all, are needed; or no rule can be inferred.
+    """
+    alone = len(metrics) == 1
+    return tuple(Best(m, rule, alone) for m, rule in zip(metrics, rules.of(metrics), strict=True))
 
 
 def improvements(
@@ -188,14 +126,3 @@ def _number(metric: str, value: Any) -> float | None:
         raise TypeError(
             f"CheckpointHook(save_best={metric!r}): a score must be a number, not {type(value).__name__}."
         ) from None
-
-
-def _strings(argument: str, value: object, default: tuple[str, ...]) -> tuple[str, ...]:
-    if value is None:
-        return default
-    strings = (value,) if isinstance(value, str) else value
-    if not isinstance(strings, list | tuple | set | frozenset) or not all(
-        isinstance(s, str) for s in strings
-    ):
-        raise TypeError(f"CheckpointHook({argument}={value!r}): give a string or a list of strings.")
-    return tuple(strings)

@@ -7,28 +7,33 @@ called twice at once: the executor runs the parts of one hook one after the othe
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import torch.distributed
 
 from asynchooks.checkpoint import (
     Checkpointer,
     CheckpointInfo,
+    Content,
     KeepLast,
     Snapshot,
     list_checkpoints,
+    open_store,
 )
-from asynchooks.errors import CheckpointError
+from asynchooks.errors import CheckpointError, ConfigError
 from asynchooks.execution import current_executor
 
 if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart
     from asynchooks.hooks.checkpoint._best import Best
 
-__all__ = ["Folder", "Save", "is_first_rank"]
+__all__ = ["Folder", "Save", "folder_url", "is_first_rank", "open_folder"]
 
 
 logger = logging.getLogger(__name__)
@@ -63,9 +68,19 @@ class Folder:
         options: fsspec's options.
         run_id: the run, which a resumed run continues.
         deadline_s: longest time without progress of any call to the store.
+        named_in: folder of the run, in which a pointer names the last checkpoint too; None where that is this one.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], run_id: str, *, deadline_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        run_id: str,
+        *,
+        deadline_s: float,
+        named_in: str | None = None,
+    ) -> None:
+        self._named_in = named_in
         self._options = dict(options)
         self._run_id = run_id
         executor = current_executor()
@@ -123,7 +138,55 @@ class Folder:
                 save.snapshot, **place, group=save.best.prefix, pointer="best", keep=KeepLast(1)
             )
         keep = KeepLast(save.keep) if save.keep > 0 else None
-        return await self._checkpointer.save(save.snapshot, **place, pointer="last", keep=keep)
+        info = await self._checkpointer.save(save.snapshot, **place, pointer="last", keep=keep)
+        if self._named_in is not None:
+            await anyio.to_thread.run_sync(_name_in, self._named_in, info.url)
+        return info
+
+
+def _name_in(folder: str, url: str) -> None:
+    """Write MMEngine's pointer into the run's own folder, for whoever looks for the run there."""
+    try:
+        open_store(folder).put("last_checkpoint", Content.of(url.encode()))
+    except CheckpointError as error:  # the checkpoint is there, and found without it
+        logger.warning("could not name %s in %s: %s", url, folder, error)
+
+
+def folder_url(out_dir: str | None, work_dir: str | None) -> str:
+    """Return the folder or URL of a run's checkpoints: the run's own, or a folder of its name in ``out_dir``.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    if out_dir is None and work_dir is None:
+        raise ConfigError(
+            "CheckpointHook: there is no folder to save to; give out_dir, or the run a work_dir."
+        )
+    if work_dir is None or out_dir is None or out_dir == work_dir:
+        return str(out_dir or work_dir)
+    return f"{out_dir.rstrip('/')}/{Path(work_dir).absolute().name}"
+
+
+def open_folder(url: str, options: Mapping[str, Any], runner: Any, *, deadline_s: float) -> Folder:
+    """Return the folder of a run's checkpoints, after checking that its store takes them. Blocks.
+
+    Raises:
+        StorageError: the store refuses or is not there.
+    """
+    hub, work_dir = runner.message_hub, getattr(runner, "work_dir", None)
+    if hub.get_info("run_id") is None:
+        hub.update_info("run_id", uuid.uuid4().hex)
+    is_elsewhere = work_dir is not None and "://" not in work_dir and work_dir != url
+    folder = Folder(
+        url,
+        options,
+        hub.get_info("run_id"),
+        deadline_s=deadline_s,
+        named_in=work_dir if is_elsewhere else None,
+    )
+    if is_first_rank():
+        folder.check()
+    return folder
 
 
 def is_first_rank() -> bool:

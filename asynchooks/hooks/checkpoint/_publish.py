@@ -11,15 +11,49 @@ import io
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import torch
 
 from asynchooks.checkpoint import Content, open_store, restore
 from asynchooks.errors import CheckpointNotFoundError
 
-__all__ = ["publish", "published_pattern"]
+if TYPE_CHECKING:
+    from asynchooks.execution._hook import BackgroundPart
+
+__all__ = ["publish", "published_pattern", "publishing"]
+
+
+def publishing(
+    addresses: Sequence[tuple[str | None, re.Pattern[str] | None]],
+    keys: Sequence[str],
+    *,
+    options: Mapping[str, Any],
+    logger: logging.Logger,
+) -> BackgroundPart:
+    """Return the background part that publishes checkpoints, one after the other.
+
+    Args:
+        addresses: the checkpoints, each with the names of published files that its own replaces; an address that is
+            None was never claimed, and is passed over.
+        keys: top-level keys that are kept.
+        options: fsspec's options for the store.
+        logger: the run's logger.
+    """
+    jobs = [
+        partial(publish, url, keys, superseded=superseded, options=options, logger=logger)
+        for url, superseded in addresses
+        if url is not None
+    ]
+
+    async def publish_all() -> None:
+        for job in jobs:
+            await anyio.to_thread.run_sync(job)
+
+    return publish_all
 
 
 def publish(

@@ -1,0 +1,78 @@
+"""What a run does to its data while it goes on: transforms composed from configurations, workers started anew.
+
+Transforms are what a data set calls with one sample; this knows neither samples nor data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from asynchooks.errors import ConfigError
+from asynchooks.registry import TRANSFORMS
+
+__all__ = ["Compose", "Transform", "restart_training_workers", "restart_workers"]
+
+Transform: TypeAlias = Callable[[Any], Any]
+
+
+@TRANSFORMS.register_module()
+class Compose:
+    """Several transforms, one after the other. One that returns None drops the sample: so does this.
+
+    Args:
+        transforms: callables, and dicts for the registry TRANSFORMS; one of them, a list, or None for none.
+
+    Raises:
+        ConfigError: something that is neither.
+        UnknownNameError, UnknownOptionError: a dict that names no transform, or an option that it does not take.
+    """
+
+    def __init__(self, transforms: Transform | Mapping[str, Any] | Iterable[Any] | None) -> None:
+        if transforms is None:
+            transforms = ()
+        if callable(transforms) or isinstance(transforms, Mapping):
+            transforms = (transforms,)
+        if isinstance(transforms, str) or not isinstance(transforms, Iterable):
+            raise ConfigError(
+                f"A pipeline is a list of transforms, dict(type=...) or callables, not {transforms!r}."
+            )
+        self.transforms: list[Transform] = [_built(each) for each in transforms]
+
+    def __call__(self, data: Any) -> Any:
+        """Return what becomes of a sample."""
+        for transform in self.transforms:
+            data = transform(data)
+            if data is None:
+                return None
+        return data
+
+    def __repr__(self) -> str:
+        return f"Compose({self.transforms!r})"
+
+
+def restart_workers(loader: Any) -> None:
+    """Have the next pass over a torch DataLoader start worker processes anew, with the data set as it is then.
+
+    Persistent workers keep the copy of the data set that they were started with. Other loaders are left alone. Call
+    it between two passes.
+    """
+    if getattr(loader, "persistent_workers", False) and getattr(loader, "_iterator", None) is not None:
+        loader._iterator = None  # noqa: SLF001 - torch has no other way; the old workers end with the iterator
+
+
+def restart_training_workers(runner: Any) -> None:
+    """Do the same for the loader of a run's training, which its loop may have a twin of."""
+    restart = getattr(getattr(runner, "train_loop", None), "restart_workers", None)
+    if restart is None:
+        restart_workers(runner.train_dataloader)
+    else:
+        restart()
+
+
+def _built(transform: Any) -> Transform:
+    if isinstance(transform, Mapping):
+        transform = TRANSFORMS.build(transform)
+    if not callable(transform):
+        raise ConfigError(f"A transform is a callable or a dict(type=...), not {transform!r}.")
+    return transform  # type: ignore[no-any-return]

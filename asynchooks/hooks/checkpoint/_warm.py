@@ -1,0 +1,39 @@
+"""Memory for the first save, made warm while training goes on."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from asynchooks.errors import CaptureError
+from asynchooks.hooks.checkpoint._folder import is_first_rank
+
+__all__ = ["WarmUp"]
+
+
+class WarmUp:
+    """Makes memory for captures warm, once, when the optimizer has its state.
+
+    In a thread and not in a background part: it is no save, so it stands in no statistics of saves.
+    """
+
+    def __init__(self) -> None:
+        self._is_done = False
+
+    def once(self, runner: Any, *, save_optimizer: bool) -> None:
+        """Begin, the first time that this is called. Training thread; does not wait."""
+        if self._is_done:
+            return
+        self._is_done = True
+        if not is_first_rank() or runner.executor.mode == "sync":
+            return
+        make = runner.prepare_capture(save_optimizer=save_optimizer)
+
+        def prepare() -> None:
+            try:
+                make()
+            except CaptureError as error:  # the save will tell, if there is no memory by then either
+                runner.logger.debug("CheckpointHook: %s", error)
+
+        if make is not None:
+            threading.Thread(target=prepare, name="asynchooks prepare").start()
