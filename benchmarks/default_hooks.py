@@ -58,9 +58,9 @@ class Contender:
     Attributes:
         runner: its ``message_hub`` is replaced by the one that is measured.
         statement: fires both points of an iteration.
-        names: the names in it.
         make_hub: returns a hub whose scalars have so many values.
-        kept: state of a hub as a checkpoint of this runner keeps it.
+        names: the names in the statement.
+        hubs: a hub for each history.
     """
 
     runner: Any
@@ -74,7 +74,7 @@ class Contender:
         if not history:
             self.hubs[0] = self.make_hub(0)
         self.runner.message_hub = self.hubs[history]
-        exec(self.statement, self.names)  # noqa: S102 - the statement is above; it makes the scalars
+        exec(self.statement, self.names)  # makes the scalars
         return timeit.timeit(self.statement, globals=self.names, number=calls) / calls * 1e6
 
 
@@ -123,7 +123,7 @@ def mmengine_contender(work_dir: Path, stack: contextlib.ExitStack) -> Contender
 
         runner = TheirRunner(**arguments(work_dir), experiment_name="default_hooks")
     stack.callback(lambda: [handler.close() for handler in runner.logger.handlers])
-    runner._train_loop = runner.build_train_loop(runner._train_loop)  # as its train() does
+    runner._train_loop = runner.build_train_loop(runner._train_loop)  # noqa: SLF001 - as its train() does
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
     for point in ("before_run", "before_train", "before_train_epoch"):
@@ -134,11 +134,12 @@ def mmengine_contender(work_dir: Path, stack: contextlib.ExitStack) -> Contender
     )
 
     def make_hub(history: int) -> Any:
+        # Its histories are filled in one go: an update copies the history, a million of them take hours.
         hub = TheirHub.get_instance(f"default_hooks_{history}_{time.monotonic_ns()}")
         for key in SCALARS if history else ():
-            # In one go: its update copies the history, so that a million of them take hours.
-            hub._log_scalars[key] = HistoryBuffer(np.arange(history, dtype=float), np.ones(history, int))
-            hub._resumed_keys[key] = True
+            values = HistoryBuffer(np.arange(history, dtype=float), np.ones(history, int))
+            hub.log_scalars[key] = values
+            hub._resumed_keys[key] = True  # noqa: SLF001 - as its update does
         return hub
 
     return Contender(runner, statement, make_hub, {"call_hook": runner.call_hook})
@@ -197,10 +198,10 @@ def kept_in_a_checkpoint(hub: Any) -> dict[str, float]:
 
 
 def summarize(
-    samples: dict[tuple[str, int], list[float]], found: dict[str, Contender], history: int
+    samples: dict[tuple[str, int], list[float]], kept: dict[tuple[str, int], dict[str, float]], history: int
 ) -> dict[str, dict[str, float]]:
     rows = {}
-    for name in found:
+    for name in (name for name, length in samples if length == history):
         values = samples[name, history]
         low, middle, high = statistics.quantiles(values, n=4)
         ratios = [value / ours for value, ours in zip(values, samples[OURS, history], strict=True)]
@@ -209,15 +210,14 @@ def summarize(
             "quartile_low_us": low,
             "quartile_high_us": high,
             "times_asynchooks": statistics.median(ratios),
-            **kept_in_a_checkpoint(found[name].hubs[history]),
+            **kept[name, history],
         }
     return rows
 
 
 def table(summaries: dict[int, dict[str, dict[str, float]]]) -> str:
     lines = [
-        "| iterations behind | contender | median µs | quartiles µs | x asynchooks "
-        "| KB in every checkpoint | ms to take them |",
+        "| iterations behind | contender | median µs | quartiles µs | x asynchooks | KB per checkpoint | ms |",
         "|---:|---|---:|---:|---:|---:|---:|",
     ]
     for history, rows in summaries.items():
@@ -247,8 +247,9 @@ def main() -> None:
     caption = f"{environment_line(environment)}; {options.rounds} rounds."
     print(caption)
     with contenders(options.histories) as found:
+        kept = {(n, h): kept_in_a_checkpoint(c.hubs[h]) for n, c in found.items() for h in options.histories}
         samples = measure(found, options.histories, options.rounds, options.sample_ms / 1e3)
-        summaries = {history: summarize(samples, found, history) for history in options.histories}
+    summaries = {history: summarize(samples, kept, history) for history in options.histories}
     print(f"\n{table(summaries)}")
     if options.json:
         raw = {f"{name}, {history}": values for (name, history), values in samples.items()}

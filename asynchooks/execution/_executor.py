@@ -195,9 +195,7 @@ class HookExecutor:
         if methods and (flight.captures or flight.barriers.standing):
             methods = None  # a copy is under way or may be soon: each hook is asked whether it has to wait
         if methods is None or others or batch_idx is _ABSENT or data_batch is _ABSENT:
-            self._firings.run(
-                plan, context, _packed(others, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
-            )
+            self._firings.run(plan, context, _packed(batch_idx, data_batch, outputs, others))
         elif methods:
             plan.firings += 1
             method = methods[0]
@@ -380,7 +378,10 @@ class HookExecutor:
         )
 
 
-def _packed(others: dict[str, Any], **named: Any) -> dict[str, Any]:
+def _packed(batch_idx: Any, data_batch: Any, outputs: Any, others: dict[str, Any]) -> dict[str, Any]:
+    named = {"batch_idx": batch_idx, "data_batch": data_batch, "outputs": outputs}
+    if not others and outputs is not _ABSENT and batch_idx is not _ABSENT and data_batch is not _ABSENT:
+        return named
     return {name: value for name, value in named.items() if value is not _ABSENT} | others
 
 

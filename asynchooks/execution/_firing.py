@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.errors import HookDefinitionError, WrongThreadError
@@ -39,16 +40,17 @@ class Firings:
     def run(self, plan: Plan, context: object, arguments: dict[str, Any]) -> None:
         """Run the steps of a plan in order."""
         flight = self._flight
-        firing = self.next_number()
+        foreground = flight.foreground
+        firing = next(self._numbers)
         for step in plan.steps:
             if step.shape == "blocking":
                 if step.may_wait and flight.busy:
-                    flight.in_turn(step, firing, partial(flight.foreground.call, step, context, arguments))
+                    flight.in_turn(step, firing, partial(foreground.call, step, context, arguments))
                 else:
-                    flight.foreground.call(step, context, arguments)
+                    foreground.call(step, context, arguments)
             elif not flight.is_abandoned(step, firing):
                 if step.shape == "capture":
-                    captured = flight.foreground.capture(step, context, arguments)
+                    captured = foreground.capture(step, context, arguments)
                 else:
                     captured = self._whole_body(step, context, arguments)
                 if captured is not None:
@@ -114,11 +116,12 @@ class Firings:
 
     def _whole_body(self, step: Step, context: object, arguments: dict[str, Any]) -> Captured:
         ledger = self._flight.ledger
-        ledger.tally(step).invocations += 1
-        mark = ledger.mark()
+        tally = ledger.tally(step)
+        tally.invocations += 1
+        start_ns, exposed_ns = perf_counter_ns(), ledger.exposed_ns
         view = view_of(context)
         part = whole_body(step, view, freeze_arguments(arguments))
-        ledger.captured(step, mark, None)
+        ledger.captured(step, tally, start_ns, exposed_ns, None)
         return Captured(part, view, 0)
 
     def _launch(self, step: Step, firing: int, captured: Captured) -> None:

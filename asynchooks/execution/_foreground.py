@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from time import perf_counter_ns
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -92,15 +93,17 @@ class Foreground:
         """
         if self.barriers.standing and step.changes_state:
             self.barriers.wait_passed()
-        self._ledger.tally(step).invocations += 1
-        mark = self._ledger.mark()
+        ledger = self._ledger
+        tally = ledger.tally(step)
+        tally.invocations += 1
+        start_ns, exposed_ns = perf_counter_ns(), ledger.exposed_ns
         capturing = Capturing(step)
         self.captures.append(capturing)
         captured: Captured | None = None
         try:
-            part = _checked_part(step, step.method(context, **arguments))
+            part = step.method(context, **arguments)
             if part is not None:
-                captured = Captured(part, view_of(context), capturing.reserved)
+                captured = Captured(_checked_part(step, part), view_of(context), capturing.reserved)
         except InvocationSkipped:
             pass
         except BaseException as error:
@@ -110,7 +113,8 @@ class Foreground:
             self.captures.pop()
             if captured is None and capturing.reserved:
                 self._release(capturing.reserved)
-            self._ledger.captured(step, mark, None if captured is None else capturing.reserved)
+            nbytes = None if captured is None else capturing.reserved
+            ledger.captured(step, tally, start_ns, exposed_ns, nbytes)
         return captured
 
 
@@ -136,9 +140,7 @@ def check_blocking_result(step: Step, result: object) -> None:
     )
 
 
-def _checked_part(step: Step, result: object) -> BackgroundPart | None:
-    if result is None:
-        return None
+def _checked_part(step: Step, result: object) -> BackgroundPart:
     if inspect.iscoroutine(result):
         result.close()
         raise HookDefinitionError(

@@ -39,23 +39,28 @@ class Ledger:
     Attributes:
         steps: training steps fired so far.
         drain_ns: time of the training thread in drains, and in waits that belong to no hook.
+        exposed_ns: all time of the training thread that is booked so far.
     """
 
     def __init__(self, instrument: Instrument | None, *, inline: bool) -> None:
         self.steps = 0
         self.drain_ns = 0
-        self._exposed_ns = 0
+        self.exposed_ns = 0
         self._instrument = instrument
         self._instrument_has_failed = False
         self._inline = inline
         self._tallies: dict[tuple[int, str], Tally] = {}
+        self._of_step: dict[Step, Tally] = {}  # the same ones; a plan that is compiled anew has other steps
 
     def tally(self, step: Step) -> Tally:
         """Return the running counts of a hook at a point."""
-        key = (step.registration.number, step.point)
-        if key not in self._tallies:
-            self._tallies[key] = Tally(step.registration.name, step.point)
-        return self._tallies[key]
+        try:
+            return self._of_step[step]
+        except KeyError:
+            key = (step.registration.number, step.point)
+            if key not in self._tallies:
+                self._tallies[key] = Tally(step.registration.name, step.point)
+            return self._of_step.setdefault(step, self._tallies[key])
 
     def tallies(self) -> dict[tuple[int, str], Tally]:
         """Return all running counts, by registration number and point."""
@@ -63,13 +68,19 @@ class Ledger:
 
     def mark(self) -> Mark:
         """Return where the books stand now, to be handed in when the work that begins here has ended."""
-        return Mark(time.perf_counter_ns(), self.steps, self._exposed_ns)
+        return Mark(time.perf_counter_ns(), self.steps, self.exposed_ns)
 
-    def captured(self, step: Step, mark: Mark, nbytes: int | None) -> None:
-        """Book a capture of the training thread; ``nbytes`` is None where it has decided that nothing is due."""
-        self.tally(step).capture_ns += self._expose(mark)
+    def captured(self, step: Step, tally: Tally, start_ns: int, exposed_ns: int, nbytes: int | None) -> None:
+        """Book a capture of the training thread that began at a time, with so much booked as exposed by then.
+
+        ``nbytes`` is None where it has decided that nothing is due. That is what nearly all captures decide, in
+        each iteration: so a `Mark` is made only for the others.
+        """
+        own_ns = time.perf_counter_ns() - start_ns - (self.exposed_ns - exposed_ns)
+        self.exposed_ns += own_ns
+        tally.capture_ns += own_ns
         if nbytes is not None:
-            self.record("capture", step, mark, {"bytes": nbytes})
+            self.record("capture", step, Mark(start_ns, self.steps, exposed_ns), {"bytes": nbytes})
 
     def waited(self, kind: SpanKind, step: Step | None, mark: Mark, waited_for: Sequence[str]) -> None:
         """Book a wait of the training thread; it is a span if there was anything to wait for."""
@@ -109,6 +120,6 @@ class Ledger:
     def _expose(self, mark: Mark) -> int:
         """Return the time since the mark that nobody has booked yet, and book it as exposed."""
         elapsed_ns = time.perf_counter_ns() - mark.start_ns
-        own_ns = elapsed_ns - (self._exposed_ns - mark.exposed_ns)
-        self._exposed_ns += own_ns
+        own_ns = elapsed_ns - (self.exposed_ns - mark.exposed_ns)
+        self.exposed_ns += own_ns
         return own_ns

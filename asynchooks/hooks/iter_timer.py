@@ -52,7 +52,9 @@ class IterTimerHook(Hook):
     ) -> None:
         """Note how long the iteration took, and what is left."""
         del batch_idx, data_batch, outputs
-        elapsed = self._lap()
+        now = time.perf_counter()
+        elapsed = 0.0 if self._mark is None else now - self._mark
+        self._mark = now
         self._train_total += elapsed
         self._train_count += 1
         hub = runner.message_hub

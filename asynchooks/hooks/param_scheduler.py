@@ -32,11 +32,9 @@ class ParamSchedulerHook(Hook):
     ) -> None:
         """Step the schedulers that count iterations."""
         del batch_idx, data_batch, outputs
-        schedulers = runner.param_schedulers
-        if schedulers:
-            for scheduler in _flat(schedulers):
-                if not getattr(scheduler, "by_epoch", True) and not _needs_metrics(scheduler):
-                    scheduler.step()
+        for scheduler in _flat(runner.param_schedulers):
+            if not getattr(scheduler, "by_epoch", True) and not _needs_metrics(scheduler):
+                scheduler.step()
 
     def after_train_epoch(self, runner: Any) -> None:
         """Step the schedulers that count epochs; those that need metrics only count it."""
@@ -62,6 +60,8 @@ def _needs_metrics(scheduler: Any) -> bool:
 
 
 def _flat(schedulers: Any) -> Sequence[Any]:
+    if type(schedulers) is list:  # asked first: it is asked in each iteration
+        return schedulers
     if schedulers is None:
         return ()
     if isinstance(schedulers, Mapping):

@@ -14,6 +14,8 @@ from asynchooks.registry import HOOKS
 
 __all__ = ["RuntimeInfoHook"]
 
+_NUMBERS = (int, float)
+
 
 @HOOKS.register_module()
 class RuntimeInfoHook(Hook):
@@ -91,7 +93,8 @@ class RuntimeInfoHook(Hook):
             return
         hub = runner.message_hub
         keys = self._keys
-        for name, value in outputs.items() if isinstance(outputs, Mapping) else (("loss", outputs),):
+        is_dict = type(outputs) is dict or isinstance(outputs, Mapping)
+        for name, value in outputs.items() if is_dict else (("loss", outputs),):
             if _is_scalar(value):
                 key = keys.get(name)
                 if key is None:
@@ -137,9 +140,9 @@ def _note_metrics(hub: Any, mode: str, metrics: Mapping[str, Any] | None) -> Non
 
 
 def _is_scalar(value: Any) -> bool:
-    if isinstance(value, int | float):
+    if isinstance(value, _NUMBERS):
         return True
-    numel = getattr(value, "numel", None)  # a tensor
-    if numel is not None:
-        return bool(numel() == 1)
-    return getattr(value, "ndim", None) == 0  # a number or array of numpy
+    try:
+        return bool(value.numel() == 1)  # a tensor
+    except AttributeError:
+        return getattr(value, "ndim", None) == 0  # a number or array of numpy

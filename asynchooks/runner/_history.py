@@ -122,29 +122,38 @@ class HistoryBuffer:
         self.max_length = max_length
         capacity = max(_FIRST_CAPACITY, len(values))
         self._values: _Floats = np.empty(capacity, np.float64)
-        self._counts: _Counts = np.empty(capacity, np.int64)
+        self._counts: _Counts = np.ones(capacity, np.int64)
         self._values[: len(values)] = values
         self._counts[: len(values)] = counts
-        self._end = self._length = self._updates = len(values)
+        self._capacity = capacity
+        self._end = len(values)
+        self._dropped = 0  # updates that stand in front of the arrays no more
         self._pending: list[tuple[int, Tensor]] = []
         self._blocks: deque[_Block] = deque()
 
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def _length(self) -> int:
+        return min(self._end, self.max_length)
+
+    @property
+    def _updates(self) -> int:
+        return self._dropped + self._end
+
     def update(self, log_val: Scalar, count: int = 1) -> None:
         """Add a value that sums up ``count`` items. O(1) amortised; never waits for the device.
 
         A tensor on an accelerator is copied there; one on the CPU is read at once.
         """
-        if self._end == len(self._values):
+        if self._end == self._capacity:
             self._make_room()
-        self._values[self._end] = self._number(log_val)
-        self._counts[self._end] = count
-        self._end += 1
-        self._updates += 1
-        if self._length < self.max_length:
-            self._length += 1
+        end = self._end
+        self._values[end] = log_val if type(log_val) is float else self._number(log_val)
+        if count != 1:
+            self._counts[end] = count
+        self._end = end + 1
 
     @property
     def data(self) -> tuple[_Floats, _Counts]:
@@ -211,10 +220,13 @@ class HistoryBuffer:
     def _number(self, value: Scalar) -> float:
         if not isinstance(value, Tensor):
             return float(value)
+        if value.is_cpu:
+            try:
+                return float(value.item())
+            except RuntimeError:  # it says so itself, later than a question before would, and at no cost
+                raise _not_one_element(value) from None
         if value.numel() != 1:
-            raise ConfigError(f"A scalar has one element; this tensor has the shape {tuple(value.shape)}.")
-        if value.device.type == "cpu":
-            return float(value.detach().item())
+            raise _not_one_element(value)
         self._pending.append((self._updates, value.detach().reshape(()).clone()))
         if len(self._pending) >= _STACK_EVERY:
             self._stack()
@@ -229,13 +241,13 @@ class HistoryBuffer:
             self._blocks.popleft()
 
     def _make_room(self) -> None:
-        kept_values = self._values[self._end - self._length : self._end]
-        kept_counts = self._counts[self._end - self._length : self._end]
-        capacity = max(_FIRST_CAPACITY, 2 * self._length)
-        values, counts = np.empty(capacity, np.float64), np.empty(capacity, np.int64)
-        values[: self._length] = kept_values
-        counts[: self._length] = kept_counts
-        self._values, self._counts, self._end = values, counts, self._length
+        length = self._length
+        capacity = max(_FIRST_CAPACITY, 2 * length)
+        values, counts = np.empty(capacity, np.float64), np.ones(capacity, np.int64)
+        values[:length] = self._values[self._end - length : self._end]
+        counts[:length] = self._counts[self._end - length : self._end]
+        self._dropped += self._end - length
+        self._values, self._counts, self._end, self._capacity = values, counts, length, capacity
 
     def _window_on_device(self, values: _Floats, counts: _Counts) -> Window:
         oldest = self._updates - len(values)
@@ -252,3 +264,7 @@ class HistoryBuffer:
             tensors.append(torch.stack([tensor for _, tensor in recent]))
         ready = torch.cuda.current_stream().record_event() if tensors and tensors[0].is_cuda else None
         return Window(values, counts, tuple(tensors), tuple(at), ready)
+
+
+def _not_one_element(value: Tensor) -> ConfigError:
+    return ConfigError(f"A scalar has one element; this tensor has the shape {tuple(value.shape)}.")

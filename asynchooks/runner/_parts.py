@@ -25,6 +25,9 @@ class Parts:
         cfgs: options of the loops.
         evaluators: evaluators or their dicts.
         scope: scope that is asked first for a bare name.
+
+    Attributes:
+        train_loop: the training loop, None until it is built. Hooks ask it in each iteration.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Parts:
         self._scope = scope
         self._options: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._loops: dict[str, Any] = {}
+        self.train_loop: Any = None
         if cfgs["train"] is not None:
             check_dataloader(loaders["train"], scope=scope)
             self._options["train"] = _config.resolve_train_loop(cfgs["train"], scope=scope)
@@ -61,9 +65,20 @@ class Parts:
         """Whether the training counts epochs; True where there is none."""
         return not self.has("train") or bool(getattr(self._options["train"][0], "by_epoch", True))
 
-    def built_loop(self, mode: str) -> Any:
-        """Return a loop if it was built already, else None."""
-        return self._loops.get(mode)
+    def batch_size(self) -> int:
+        """Return the samples per training batch on one rank.
+
+        Raises:
+            ConfigError: the loader does not say.
+        """
+        loader = self._loaders["train"]
+        if isinstance(loader, dict):
+            size = None if "batch_sampler" in loader else loader.get("batch_size", 1)
+        else:
+            size = getattr(loader, "batch_size", None)
+        if not isinstance(size, int):
+            raise ConfigError(f"auto_scale_lr needs the batch_size of train_dataloader, which is {size!r}.")
+        return size
 
     def loader(self, mode: str, *, seed: int) -> Any:
         """Return a loader, built now if it is still a dict; None where there is none."""
@@ -115,4 +130,5 @@ class Parts:
                 options = {"evaluators": evaluators, **options}
             tell_of_data(runner.visualizer, self.loader(mode, seed=seed))
             self._loops[mode] = target(runner=runner, dataloader=self.loader(mode, seed=seed), **options)
+            self.train_loop = self._loops.get("train")
         return self._loops[mode]
