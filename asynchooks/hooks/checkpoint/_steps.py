@@ -75,12 +75,18 @@ class StepSaving(Hook):
         self._claims = Claims()
         self._warm_up = WarmUp()
         self._folder: Folder | None = None
+        self._hub: Any = None  # of the run that trains
         self._is_training = True  # a loop of one's own may say nothing before its first step
 
     @property
     def will_save(self) -> bool:
         """Whether there will be a save at all."""
         return self.interval > 0 or self.save_last
+
+    @property
+    def last_ckpt(self) -> str | None:
+        """Address of the newest checkpoint of a step, durable or still on its way; None before there is one."""
+        return None if self._hub is None else self._hub.get_info("last_ckpt")
 
     def checkpoint_folder(self, runner: Any) -> str:
         """Return the folder or URL of a run's checkpoints.
@@ -186,4 +192,5 @@ class StepSaving(Hook):
         if self._folder is None:
             url = self.checkpoint_folder(runner)
             self._folder = open_folder(url, self.backend_args, runner, deadline_s=self.deadline_s)
+            self._hub = runner.message_hub
         return self._folder
