@@ -135,15 +135,6 @@ def test_a_hooks_error_keeps_its_frames_and_names_the_hook() -> None:
     assert any("Mistaken.before_train" in note for note in caught.value.__notes__)
 
 
-def test_a_validation_after_a_training_is_logged_too(runner: Any, tmp_path: Path) -> None:
-    run = runner(default_hooks={"checkpoint": None}, train_cfg={"max_epochs": 1, "val_begin": 9})
-    run.train()
-    lines = sum(path.read_text().count("\n") for path in tmp_path.rglob("*.json"))
-    run.val()
-
-    assert sum(path.read_text().count("\n") for path in tmp_path.rglob("*.json")) > lines
-
-
 def test_a_test_builds_no_training(runner: Any) -> None:
     class NoTraining(Numbers):
         def __len__(self) -> int:
@@ -225,14 +216,6 @@ def test_a_run_that_saves_its_best_alone_can_be_resumed(runner: Any) -> None:
 
     assert resumed.iter == 12
     assert resumed.message_hub.get_info("best_score") is not None
-
-
-def test_a_hook_serves_two_runs(runner: Any, tmp_path: Path) -> None:
-    hook = CheckpointHook(interval=1, out_dir=str(tmp_path / "out"))
-    for _ in range(2):
-        runner(hook).train()
-
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [tmp_path.name]
 
 
 class OldNet(Net):

@@ -124,7 +124,7 @@ class StepSaving(Hook):
         self._is_training = True
         if not self.by_epoch and self._is_due(runner.iter + 1, runner.max_iters):
             return self._save_step(runner, {"epoch": runner.epoch, "iter": runner.iter + 1})
-        if self.will_save:
+        if not self._warm_up.is_done and self.will_save:
             self._warm_up.once(runner, save_optimizer=self.save_optimizer)
         return None
 
