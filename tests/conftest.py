@@ -1,9 +1,15 @@
 """Fixtures that several folders share."""
 
+import importlib
+import json
+import struct
 import sys
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,3 +54,96 @@ def sftp_server() -> Iterator[testing.SftpServer]:
     """One embedded SFTP server for the whole session."""
     with testing.sftp_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def trackers() -> Iterator[None]:
+    """Let W&B and MLflow be used without a word to the outside."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("WANDB_SILENT", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"):
+            patch.setenv(name, "true")
+        patch.setenv("WANDB_MODE", "offline")  # what a test forgets to say
+        patch.setenv("WANDB_ERROR_REPORTING", "false")
+        yield
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].teardown()
+
+
+@pytest.fixture
+def wandb_records(trackers: None) -> Callable[[Path], list[Any]]:
+    """Read the records of the finished offline runs below a folder, in the order of the runs: W&B's own messages."""
+
+    def read(folder: Path) -> list[Any]:
+        return [r for path in sorted(folder.glob("**/offline-run-*/*.wandb")) for r in _finished_run(path)]
+
+    return read
+
+
+def _finished_run(path: Path) -> list[Any]:
+    deadline = time.monotonic() + 30
+    while True:
+        records = list(_wandb_records(path.read_bytes()))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.01)  # W&B's own process writes the file's end after the run has finished here
+
+
+def _wandb_records(data: bytes) -> Iterator[Any]:
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
+    position, message = 7, b""  # LevelDB's log format, behind seven bytes
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, position + 4)
+        if len(data) < position + 7 + length:  # not all there yet
+            return
+        message += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            record = messages.Record()
+            record.ParseFromString(message)
+            yield record
+            message = b""
+
+
+@pytest.fixture
+def wandb_rows(wandb_records: Callable[[Path], list[Any]]) -> Callable[[Path], list[dict[str, Any]]]:
+    """Read the rows of the offline runs below a folder, without W&B's own columns but its step."""
+
+    def read(folder: Path) -> list[dict[str, Any]]:
+        rows = []
+        for record in wandb_records(folder):
+            if record.WhichOneof("record_type") == "history":
+                items = {
+                    item.key or ".".join(item.nested_key): json.loads(item.value_json)
+                    for item in record.history.item
+                }
+                rows.append({k: v for k, v in items.items() if k not in ("_timestamp", "_runtime")})
+        return rows
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def mlflow_store(trackers: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make MLflow's empty SQLite file, which takes seconds, once; to be copied."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The ``noload``")  # MLflow's, of SQLAlchemy 2.1
+        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Have packages of tracking services that are not installed be found; return the calls that they record."""
+    folder = Path(__file__).with_name("stand_ins")
+    monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module("recording_stand_in").CALLS
+    for path in folder.iterdir():
+        for name in [each for each in sys.modules if each.partition(".")[0] == path.stem]:
+            del sys.modules[name]

@@ -1,7 +1,7 @@
 """The command line: parses and checks options, and turns outcomes into exit codes.
 
 Exit codes of the demo: 0 done; 1 its proof failed, or an error that is not the user's; 2 a wrong option; 130 Ctrl-C.
-Those of ``checkpoints`` stand in its `_outcome`.
+Those of ``checkpoints`` stand in its `_outcome`, those of ``train`` and ``hooks`` in their `_command`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from typing import Annotated
 import typer
 
 from asynchooks._cli.checkpoints import app as checkpoints
+from asynchooks._cli.hooks import EXIT_CODES as HOOKS_EXIT_CODES
+from asynchooks._cli.hooks import hooks
+from asynchooks._cli.train import EXIT_CODES as TRAIN_EXIT_CODES
+from asynchooks._cli.train import ArgparseStyle, train
 from asynchooks._version import __version__
 
 __all__ = ["main"]
@@ -24,6 +28,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("train", cls=ArgparseStyle, epilog=TRAIN_EXIT_CODES)(train)
+app.command("hooks", cls=ArgparseStyle, epilog=HOOKS_EXIT_CODES)(hooks)
 app.add_typer(checkpoints, name="checkpoints")
 
 

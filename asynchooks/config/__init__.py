@@ -3,8 +3,8 @@
 MMEngine's format, read by code of this package: `_base_` across formats, `_delete_`, references to bases and custom
 imports are what its users' files are made of. Neither OmegaConf (an interpolation of its own, no files that inherit,
 no classes or tuples as values) nor dynaconf (layers of settings) reads them; mmengine does, but it is a framework to
-install for it, lets a YAML file build Python objects, and dumps entries in another order than theirs, which is that of
-the hooks. PyYAML, json and tomllib read the formats.
+install for it, lets a YAML file build Python objects, and dumps entries in another order than theirs, which is that
+of the hooks. PyYAML, json and tomllib read the formats.
 """
 
 from asynchooks.config._config import Config

@@ -5,6 +5,7 @@ Never touches a tensor or a file. The contract is in this package's README.
 
 from asynchooks.execution._effects import Effects
 from asynchooks.execution._executor import HookExecutor, current_executor
+from asynchooks.execution._explain import PointExplanation, explain, shapes_of
 from asynchooks.execution._hook import Hook, background
 from asynchooks.execution._mmcv_hook import RunnerHook
 from asynchooks.execution._points import POINTS
@@ -26,4 +27,7 @@ __all__ = [
     "Statistics",
     "HookStatistics",
     "POINTS",
+    "PointExplanation",
+    "explain",
+    "shapes_of",
 ]

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from asynchooks.execution._points import ARGUMENTS, POINTS
+from asynchooks.execution._points import ARGUMENTS
 
 __all__ = ["MMCV_GENERIC", "MMCV_POINTS", "adapted", "needs_mmcv"]
 
@@ -46,7 +46,8 @@ _SIGNATURE = inspect.Signature(
 
 def adapted(method: Callable[..., Any], point: str) -> Callable[..., Any]:
     """Return what the executor calls for a method at a point: itself, unless it takes the runner alone."""
-    if not ARGUMENTS.get(point) or not _takes_runner_alone(method):
+    arguments = ARGUMENTS.get(point)
+    if not arguments or _takes(method, *arguments) or not _takes(method):
         return method
 
     # The arguments of the iteration points have names of their own here: packing them into a dict costs more.
@@ -65,16 +66,23 @@ def needs_mmcv(hook: object) -> bool:
     """Whether a hook that names no convention has methods that only MMCV's would call."""
     if any(callable(getattr(hook, name, None)) for name in set(MMCV_GENERIC.values())):
         return True
-    methods = ((point, getattr(hook, point, None)) for point in POINTS if ARGUMENTS.get(point))
-    return any(callable(method) and _takes_runner_alone(method) for _, method in methods)
+    methods = ((getattr(hook, point, None), names) for point, names in ARGUMENTS.items())
+    return any(callable(m) and not _takes(m, *names) and _takes_one(m) for m, names in methods)
 
 
-def _takes_runner_alone(method: Callable[..., Any]) -> bool:
+def _takes(method: Callable[..., Any], *names: str) -> bool:
+    """Whether a method can be called with the runner and arguments of these names."""
     if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
         return False  # refused under its own name
     try:
-        parameters = list(inspect.signature(method).parameters.values())
-    except (TypeError, ValueError):  # a builtin without a signature
+        inspect.signature(method).bind(None, **dict.fromkeys(names))
+    except TypeError:
         return False
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return len(parameters) == 1 and parameters[0].kind in positional
+    except ValueError:  # a builtin without a signature: only the call can tell
+        return bool(names)
+    return True
+
+
+def _takes_one(method: Callable[..., Any]) -> bool:
+    """Whether a method has one parameter: one more, even with a default, may be a misspelt argument."""
+    return _takes(method) and len(inspect.signature(method).parameters) == 1

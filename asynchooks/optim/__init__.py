@@ -1,7 +1,26 @@
 """Optimizers and schedules: accumulation and clipping around torch's optimizers, torch's schedulers in ranges."""
 
-from asynchooks.optim._build import build_optim_wrapper
+from asynchooks.optim import policies
+from asynchooks.optim._amp import AmpOptimWrapper
+from asynchooks.optim._apex import ApexOptimWrapper
+from asynchooks.optim._averaged import (
+    BaseAveragedModel,
+    ExpMomentumEMA,
+    ExponentialMovingAverage,
+    MomentumAnnealingEMA,
+    StochasticWeightAverage,
+    check_averaged_model,
+)
+from asynchooks.optim._build import build_optim_wrapper, build_optimizer
 from asynchooks.optim._build_schedulers import build_param_schedulers
+from asynchooks.optim._constructors import (
+    DefaultOptimizerConstructor,
+    DefaultOptimWrapperConstructor,
+    LearningRateDecayOptimizerConstructor,
+    LearningRateDecayOptimWrapperConstructor,
+)
+from asynchooks.optim._group_value import GroupValue, momentum_of
+from asynchooks.optim._scale_lr import checked_auto_scale_lr, lr_scale, scale_lr
 from asynchooks.optim._schedulers import (
     ConstantLR,
     ConstantMomentum,
@@ -38,11 +57,31 @@ from asynchooks.optim._schedulers import (
     StepMomentum,
     StepParamScheduler,
 )
+from asynchooks.optim._unwrap import unwrapped
 from asynchooks.optim._wrapper import OptimWrapper
+from asynchooks.optim._wrapper_dict import OptimWrapperDict
 
 __all__ = [
     "OptimWrapper",
+    "AmpOptimWrapper",
+    "ApexOptimWrapper",
+    "OptimWrapperDict",
     "build_optim_wrapper",
+    "build_optimizer",
+    "DefaultOptimWrapperConstructor",
+    "DefaultOptimizerConstructor",
+    "LearningRateDecayOptimWrapperConstructor",
+    "LearningRateDecayOptimizerConstructor",
+    "BaseAveragedModel",
+    "ExponentialMovingAverage",
+    "StochasticWeightAverage",
+    "MomentumAnnealingEMA",
+    "ExpMomentumEMA",
+    "check_averaged_model",
+    "checked_auto_scale_lr",
+    "lr_scale",
+    "scale_lr",
+    "unwrapped",
     "build_param_schedulers",
     "ConstantLR",
     "ConstantMomentum",
@@ -57,6 +96,7 @@ __all__ = [
     "ExponentialMomentum",
     "ExponentialParamScheduler",
     "GroupScheduler",
+    "GroupValue",
     "LinearLR",
     "LinearMomentum",
     "LinearParamScheduler",
@@ -78,4 +118,6 @@ __all__ = [
     "StepLR",
     "StepMomentum",
     "StepParamScheduler",
+    "momentum_of",
+    "policies",
 ]

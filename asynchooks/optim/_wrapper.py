@@ -6,18 +6,23 @@ norm stays a tensor, since reading it here would stop the device once per step.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from asynchooks.errors import ConfigError
 from asynchooks.registry import OPTIM_WRAPPERS, check_options
 
 __all__ = ["OptimWrapper"]
 
+logger = logging.getLogger(__name__)
+
+_BASE = "base_param_settings"
 _CLIPPERS: dict[str, Callable[..., Any]] = {
     "norm": nn.utils.clip_grad_norm_,
     "value": nn.utils.clip_grad_value_,
@@ -35,6 +40,10 @@ class OptimWrapper:
         clip_grad: arguments of `torch.nn.utils.clip_grad_norm_`, such as ``dict(max_norm=35)``; with
             ``type="value"``, of `clip_grad_value_`. None clips nothing.
 
+    Attributes:
+        base_param_settings: where the optimizer has several parameter groups, one more group with the
+            optimizer's defaults and no parameter of the model. Schedulers change it with the others, so that
+            ``base_lr`` tells the learning rate without the groups' own factors. None for a single group.
     """
 
     def __init__(
@@ -58,11 +67,20 @@ class OptimWrapper:
         self._counts = 0
         self._max_counts = -1
         self._remainder = 0
+        self.base_param_settings: dict[str, Any] | None = None
+        if len(optimizer.param_groups) > 1:
+            self.base_param_settings = {"params": torch.zeros(1), **optimizer.defaults}
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The optimizer's own parameter groups."""
-        return self.optimizer.param_groups
+        """The optimizer's parameter groups, and the base settings after them where there are several."""
+        groups = self.optimizer.param_groups
+        return groups if self.base_param_settings is None else [*groups, self.base_param_settings]
+
+    @property
+    def inner_count(self) -> int:
+        """Losses so far."""
+        return self._counts
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -79,6 +97,11 @@ class OptimWrapper:
         self._counts = init_counts
         self._max_counts = max_counts
         self._remainder = max_counts % self.accumulative_counts if max_counts > 0 else 0
+        if self.accumulative_counts > 1 and any(isinstance(m, _BatchNorm) for m in model.modules()):
+            logger.warning(
+                "gradients of %d losses make one step, but the model's BatchNorm layers see each batch alone",
+                self.accumulative_counts,
+            )
 
     def update_params(
         self,
@@ -118,9 +141,19 @@ class OptimWrapper:
         """Whether the losses since the last step are a complete group, or the run ends here."""
         return not self.is_accumulating
 
+    def should_sync(self) -> bool:
+        """Whether the step follows the next loss, so that ranks must exchange its gradients."""
+        counts = self._counts + 1
+        return counts % self.accumulative_counts == 0 or counts == self._max_counts
+
     def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Return the context in which the forward pass runs; a subclass may cast in it."""
-        return nullcontext()
+        """Return the context in which the forward pass runs; a subclass may cast in it.
+
+        A model that is trained on several ranks exchanges its gradients only where the step follows
+        (``no_sync``, as of `DistributedDataParallel`). Backward may run outside of the context.
+        """
+        no_sync = None if self.should_sync() else getattr(model, "no_sync", None)
+        return nullcontext() if no_sync is None else no_sync()
 
     def take_grad_norm(self) -> Tensor | None:
         """Return the gradients' norm before clipping, once per step that clipped by norm; None otherwise.
@@ -131,36 +164,49 @@ class OptimWrapper:
         return norm
 
     def get_lr(self) -> dict[str, list[float]]:
-        """Return ``{"lr": [one per parameter group]}``."""
-        return {"lr": [group["lr"] for group in self.param_groups]}
+        """Return ``{"lr": [one per parameter group]}``, and before it ``"base_lr"`` where there are several."""
+        rates = {"lr": [group["lr"] for group in self.optimizer.param_groups]}
+        return rates if self.base_param_settings is None else {"base_lr": [self._base("lr")], **rates}
 
     def get_momentum(self) -> dict[str, list[float]]:
         """Return ``{"momentum": [one per parameter group]}``: momentum, else the first beta, else 0."""
-        return {"momentum": [_momentum(group) for group in self.param_groups]}
+        return {"momentum": [_momentum(group) for group in self.optimizer.param_groups]}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's state."""
-        return self.optimizer.state_dict()
+        """Return the optimizer's state, and the base settings where there are some."""
+        state = self.optimizer.state_dict()
+        return state if self.base_param_settings is None else {**state, _BASE: dict(self.base_param_settings)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the optimizer's state."""
-        self.optimizer.load_state_dict(state_dict)
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load what `state_dict` returned, or a bare optimizer's state."""
+        state = dict(state_dict)
+        base = state.pop(_BASE, None)
+        if base is not None and self.base_param_settings is not None:
+            self.base_param_settings.update(base)
+        self.optimizer.load_state_dict(state)
 
     def accumulated_grads(self) -> list[Tensor | None]:
         """Return the gradients that wait for their step, in the order of the parameter groups."""
         return [p.grad for p in self._parameters()]
 
-    def load_accumulated_grads(self, grads: list[Tensor | None]) -> None:
-        """Put back what `accumulated_grads` returned."""
+    def load_accumulated_grads(self, grads: list[Tensor | None], *, counts: int | None = None) -> None:
+        """Put back what `accumulated_grads` returned, and the losses so far where nobody else says them."""
         for parameter, grad in zip(self._parameters(), grads, strict=True):
             parameter.grad = None if grad is None else grad.to(parameter.device, copy=True)
+        self._counts = self._counts if counts is None else counts
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(accumulative_counts={self.accumulative_counts}, optimizer={self.optimizer!r})"
+
+    def _base(self, name: str) -> Any:
+        return (self.base_param_settings or {}).get(name)
 
     def _parameters(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _clip(self) -> None:
         kind, options = self.clip_grad or ("", {})
-        parameters = [p for p in self._parameters() if p.grad is not None]
+        parameters = [p for p in self._parameters() if p.requires_grad and p.grad is not None]
         if not parameters:
             return
         norm = _CLIPPERS[kind](parameters, **options)
@@ -170,7 +216,7 @@ class OptimWrapper:
 def _clip_options(clip_grad: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]] | None:
     if clip_grad is None:
         return None
-    if not isinstance(clip_grad, Mapping):
+    if not isinstance(clip_grad, Mapping) or not clip_grad:
         raise ConfigError(f"clip_grad is a dict such as dict(max_norm=35, norm_type=2), not {clip_grad!r}.")
     options = dict(clip_grad)
     kind = options.pop("type", "norm")

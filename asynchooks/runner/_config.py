@@ -45,7 +45,7 @@ _MOVED = {
     "resume_from": "Write resume=<url of the checkpoint>.",
     "evaluator": "Write val_evaluator=... or test_evaluator=...",
 }
-_NO_EFFECT = ("data_preprocessor", "env_cfg", "launcher", "auto_scale_lr")
+_NO_EFFECT = ("data_preprocessor", "env_cfg", "launcher")
 _LOOP_OPTIONS = ("by_epoch", "max_epochs", "max_iters", "val_begin", "val_interval", "dynamic_intervals")
 
 
@@ -56,9 +56,9 @@ def reject_unknown(what: str, unknown: Iterable[str], known: Iterable[str]) -> N
         raise UnknownOptionError(f"{what} takes no argument {name!r}.{hint} It takes: {', '.join(known)}.")
 
 
-def warn_of_no_effect(cfg: Iterable[str]) -> None:
+def warn_of_no_effect(cfg: Iterable[str], also: Iterable[str] = ()) -> None:
     """Name the entries of an MMEngine configuration that its runner would use and this one does not."""
-    idle = [name for name in cfg if name in _NO_EFFECT]
+    idle = [*(name for name in cfg if name in _NO_EFFECT), *also]
     if idle:
         logger.warning("entries of the configuration that have no effect here: %s", ", ".join(idle))
 

@@ -22,6 +22,7 @@ from asynchooks import checkpoint as checkpoints
 from asynchooks._version import __version__
 from asynchooks.errors import ForeignCheckpointError
 from asynchooks.execution import HookExecutor, RunnerView, current_executor
+from asynchooks.optim import unwrapped
 from asynchooks.runner._hook_states import hook_states, load_hook_states
 from asynchooks.runner._message_hub import MessageHub
 from asynchooks.runner._random import rng_state
@@ -51,10 +52,12 @@ class RunContext(ABC):
         logger: the run's logger.
         metrics: the newest metrics.
         cfg: the configuration that the run was built from, or None.
+        is_resuming: whether the checkpoint that ``after_load_checkpoint`` hears of is one to continue from.
     """
 
     model: nn.Module
     cfg: Any = None
+    is_resuming: bool = False
     optim_wrapper: Any
     param_schedulers: Any
     seed: int | None
@@ -113,8 +116,8 @@ class RunContext(ABC):
         return None if "://" in self.work_dir else str(PurePath(self.work_dir, self.timestamp))
 
     @property
-    def optimizer(self) -> torch.optim.Optimizer | None:
-        """The torch optimizer inside the wrapper, or None."""
+    def optimizer(self) -> Any:
+        """The torch optimizer inside the wrapper, several by name, or None."""
         return None if self.optim_wrapper is None else self.optim_wrapper.optimizer
 
     def hook_view(self) -> RunnerView:
@@ -178,7 +181,9 @@ class RunContext(ABC):
 
     def _changed_by_steps_alone(self) -> tuple[torch.optim.Optimizer, ...]:
         """What a capture may copy later. Parameters without an optimizer may change in forward: an EMA's, say."""
-        return (self.optimizer,) if isinstance(self.optimizer, torch.optim.Optimizer) else ()
+        optimizer = self.optimizer
+        candidates = optimizer.values() if isinstance(optimizer, Mapping) else (optimizer,)
+        return tuple(each for each in candidates if isinstance(each, torch.optim.Optimizer))
 
     def _content(
         self, *, save_optimizer: bool, save_param_scheduler: bool, meta: Mapping[str, Any]
@@ -204,7 +209,7 @@ class RunContext(ABC):
         if save_optimizer and self.optim_wrapper is not None:
             content["optimizer"] = self.optim_wrapper.state_dict()
         if save_param_scheduler and self.param_schedulers:
-            content["param_schedulers"] = [scheduler.state_dict() for scheduler in self.param_schedulers]
+            content["param_schedulers"] = _scheduler_states(self.param_schedulers)
         content["resume"] = {"position": self._position(), "rng": self._rng()}
         states = hook_states(self.executor.hooks if self.executor is not None else ())
         if states:
@@ -266,14 +271,6 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Any], url: str, *, s
         logger.warning("%s: missing in the checkpoint: %s; not in the model: %s", url, missing, unexpected)
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside a wrapper for parallel training."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        inner = model.module
-        return inner if isinstance(inner, nn.Module) else model
-    return model
-
-
 def _load_optimizer(optim_wrapper: Any, checkpoint: Mapping[str, Any], url: str) -> None:
     if "optimizer" not in checkpoint:
         raise ForeignCheckpointError(
@@ -289,8 +286,21 @@ def _load_optimizer(optim_wrapper: Any, checkpoint: Mapping[str, Any], url: str)
         optim_wrapper.load_accumulated_grads(grads)
 
 
+def _scheduler_states(schedulers: Any) -> Any:
+    """Return the schedulers' states: a list, or one by name for several optimizers."""
+    if isinstance(schedulers, Mapping):
+        return {name: _scheduler_states(each) for name, each in schedulers.items()}
+    return [scheduler.state_dict() for scheduler in schedulers]
+
+
 def _load_schedulers(schedulers: Any, checkpoint: Mapping[str, Any], url: str) -> None:
     states = checkpoint.get("param_schedulers", [])
+    named = states if isinstance(states, Mapping) else {}
+    if isinstance(schedulers, Mapping):
+        for name, each in schedulers.items():
+            _load_schedulers(each, {"param_schedulers": named.get(name, [])}, url)
+        return
+    states = [] if named else states
     if len(states) != len(schedulers):
         raise ForeignCheckpointError(
             f"{url} holds {len(states)} parameter schedulers, this run has {len(schedulers)}; resume with the same "

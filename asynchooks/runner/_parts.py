@@ -65,6 +65,21 @@ class Parts:
         """Whether the training counts epochs; True where there is none."""
         return not self.has("train") or bool(getattr(self._options["train"][0], "by_epoch", True))
 
+    def batch_size(self) -> int:
+        """Return the samples per training batch on one rank.
+
+        Raises:
+            ConfigError: the loader does not say.
+        """
+        loader = self._loaders["train"]
+        if isinstance(loader, dict):
+            size = None if "batch_sampler" in loader else loader.get("batch_size", 1)
+        else:
+            size = getattr(loader, "batch_size", None)
+        if not isinstance(size, int):
+            raise ConfigError(f"auto_scale_lr needs the batch_size of train_dataloader, which is {size!r}.")
+        return size
+
     def loader(self, mode: str, *, seed: int) -> Any:
         """Return a loader, built now if it is still a dict; None where there is none."""
         loader = self._loaders[mode]

@@ -205,7 +205,11 @@ class ResumableRun(RunContext):
 
     def _resume_from(self, source: Source, map_location: Any) -> None:
         _ = self.train_loop  # built before anything is read: a wrong configuration is said first
-        content = self._read(source, map_location)
+        self.is_resuming = True
+        try:
+            content = self._read(source, map_location)
+        finally:
+            self.is_resuming = False
         self._take_up(content, source.url)
         self.logger.info("resumed from %s: epoch %d, iteration %d", source.url, self.epoch, self.iter)
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from torch import nn
 
-from asynchooks.errors import ConfigError, did_you_mean
+from asynchooks.errors import ConfigError
 from asynchooks.execution import POINTS, HookExecutor, priority_name
-from asynchooks.optim import build_optim_wrapper, build_param_schedulers
-from asynchooks.registry import HOOKS, LOG_PROCESSORS, MODELS
+from asynchooks.registry import HOOKS, LOG_PROCESSORS, MODELS, RUNNERS
 from asynchooks.runner import _config
+from asynchooks.runner._configuration import arguments_of, keep_config
 from asynchooks.runner._log_processor import LogProcessor
+from asynchooks.runner._optimization import build_optimization
 from asynchooks.runner._parts import Parts
 from asynchooks.runner._random import seed_everything
 from asynchooks.runner._resumable import ResumableRun
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Runner"]
 
 
+@RUNNERS.register_module()
 class Runner(ResumableRun):
     """Trains, validates and tests a model, and calls hooks on the way.
 
@@ -49,7 +51,8 @@ class Runner(ResumableRun):
         val_cfg, test_cfg: options of the loops, usually ``dict()``, which may be left out.
         optim_wrapper: ``dict(optimizer=dict(type="SGD", lr=0.1), accumulative_counts=1, clip_grad=None)``, an
             optimizer, or an OptimWrapper.
-        param_scheduler: a scheduler or a list of them, as dicts or objects.
+        param_scheduler: a scheduler or a list of them, as dicts or objects; for several optimizers, a dict of names.
+        auto_scale_lr: ``dict(base_batch_size=16, enable=True)`` scales the learning rates with the batch size.
         val_evaluator, test_evaluator: metrics: MMEngine's protocol, torchmetrics', or a function of
             ``(outputs, batch)``; a list, or a dict of names to them. None gives the mean loss.
         default_hooks: changes of the six default hooks by name; None removes one.
@@ -68,7 +71,7 @@ class Runner(ResumableRun):
         mode, ordering, max_in_flight, staging_budget, grace_period, instrument, points: the executor's, see
             `HookExecutor`.
         storage_options: fsspec's options for ``load_from`` and ``resume``.
-        cfg: the configuration that all this comes from, noted in checkpoints as text.
+        cfg: the configuration that all this comes from, noted in checkpoints as text, and kept beside the logs.
 
     Raises:
         UnknownOptionError, UnknownNameError, ConfigError: an argument is wrong; the message names the right form.
@@ -87,6 +90,7 @@ class Runner(ResumableRun):
         test_cfg: Mapping[str, Any] | None = None,
         optim_wrapper: Any = None,
         param_scheduler: Any = None,
+        auto_scale_lr: Mapping[str, Any] | None = None,
         val_evaluator: Any = None,
         test_evaluator: Any = None,
         default_hooks: Mapping[str, Any] | None = None,
@@ -150,21 +154,27 @@ class Runner(ResumableRun):
             {"val": val_evaluator, "test": test_evaluator},
             scope=default_scope,
         )
-        self._build_optimization(optim_wrapper, param_scheduler)
+        self.optim_wrapper, self.param_schedulers = build_optimization(
+            self.model,
+            self._parts,
+            optim_wrapper,
+            param_scheduler,
+            auto_scale_lr,
+            scope=default_scope,
+            seed=self.seed or 0,
+        )
         self.register_hooks(default_hooks, custom_hooks)
 
     @classmethod
     def from_cfg(cls, cfg: Mapping[str, Any]) -> Runner:
-        """Return the runner that a configuration describes; entries that are no argument are its own variables.
+        """Return the runner that a Config or dict describes; entries that are no argument are its own variables.
 
         Raises:
             UnknownOptionError: an entry looks like a misspelled argument.
+            ConfigError: the model or the work folder is missing, or the configuration has the form of MMCV 1.x.
+            CustomImportError: a module of ``custom_imports`` cannot be imported.
         """
-        known = {name: value for name, value in cfg.items() if name in _ARGUMENTS}
-        near = [n for n in cfg if n not in known and did_you_mean(str(n), _ARGUMENTS, cutoff=0.85)]
-        _config.reject_unknown("Runner", near, _ARGUMENTS)
-        _config.warn_of_no_effect(cfg)
-        return cls(**{"cfg": cfg, **known})
+        return cls(**arguments_of(cfg, _ARGUMENTS))
 
     # ---- what runs ----
 
@@ -178,6 +188,7 @@ class Runner(ResumableRun):
         loop = self.train_loop
         self._show_logs()
         with self._session():
+            keep_config(self.cfg, self.log_dir, self.timestamp)
             if self.seed is not None:
                 seed_everything(self.seed)
             self.call_hook("before_run")
@@ -316,22 +327,6 @@ class Runner(ResumableRun):
 
     # ---- private ----
 
-    def _build_optimization(self, optim_wrapper: Any, param_scheduler: Any) -> None:
-        self.optim_wrapper = None
-        self.param_schedulers = []
-        if optim_wrapper is not None:
-            self.optim_wrapper = build_optim_wrapper(self.model, optim_wrapper, scope=self._scope)
-            seed = self.seed or 0
-            self.param_schedulers = build_param_schedulers(
-                self.optim_wrapper,
-                param_scheduler,
-                scope=self._scope,
-                epoch_length=lambda: self._parts.epoch_length(seed=seed),
-                max_steps=lambda by_epoch: self._parts.max_steps(by_epoch=by_epoch, seed=seed),
-            )
-        elif param_scheduler is not None:
-            raise ConfigError("param_scheduler came without optim_wrapper: there is nothing to schedule.")
-
     def _show_logs(self) -> None:
         """Show the run on the terminal, where nobody has configured logging."""
         if not self.logger.hasHandlers():
@@ -354,6 +349,7 @@ class Runner(ResumableRun):
         loop = self._loop(mode)
         self._show_logs()
         with self._session():
+            keep_config(self.cfg, self.log_dir, self.timestamp)
             self.call_hook("before_run")
             self._load_weights()
             metrics: dict[str, Any] = loop.run()

@@ -34,7 +34,8 @@ class TrainState(RunContext):
         model: the model that is trained.
         optimizer: its torch optimizer.
         optim_wrapper: an optimizer wrapper, in place of ``optimizer``.
-        param_schedulers: schedulers, torch's own or `asynchooks.optim.ParamScheduler`.
+        param_schedulers: schedulers, torch's own or `asynchooks.optim.ParamScheduler`; for several optimizers, a
+            dict of lists.
         train_dataloader: loader, for hooks that want its length.
         val_dataloader: the same for validation.
         test_dataloader: the same for test.
@@ -59,7 +60,7 @@ class TrainState(RunContext):
         optimizer: torch.optim.Optimizer | None = None,
         *,
         optim_wrapper: Any = None,
-        param_schedulers: Sequence[Any] = (),
+        param_schedulers: Sequence[Any] | Mapping[str, Sequence[Any]] = (),
         train_dataloader: Any = None,
         val_dataloader: Any = None,
         test_dataloader: Any = None,
@@ -78,7 +79,8 @@ class TrainState(RunContext):
         super().__init__(work_dir, experiment_name)
         self.model = model
         self.optim_wrapper = optim_wrapper if optimizer is None else OptimWrapper(optimizer)
-        self.param_schedulers = list(param_schedulers)
+        several = hasattr(param_schedulers, "items")
+        self.param_schedulers = dict(param_schedulers) if several else list(param_schedulers)
         self.train_dataloader = train_dataloader
         self.val_dataloader = val_dataloader
         self.test_dataloader = test_dataloader
@@ -136,6 +138,7 @@ class TrainState(RunContext):
     ) -> dict[str, Any]:
         """Continue from a checkpoint: weights, optimizer, schedulers, counters, random numbers.
 
+        Inside of an executor it fires ``after_load_checkpoint`` first, so that hooks take up what is theirs.
         Where the batches go on is the loop's own matter; ``iter`` says how many were done.
 
         Args:
@@ -150,6 +153,12 @@ class TrainState(RunContext):
             checkpoints.restore(address, map_location="cpu", storage_options=dict(storage_options or {})),
             address,
         )
+        if self.executor is not None:
+            self.is_resuming = True
+            try:
+                self.executor.fire("after_load_checkpoint", self, checkpoint=content)
+            finally:
+                self.is_resuming = False
         self._take_up(content, address)
         return content
 

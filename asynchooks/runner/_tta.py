@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from asynchooks.errors import ConfigError
-from asynchooks.hooks import PrepareTTAHook
+from asynchooks.hooks.prepare_tta import PrepareTTAHook
 from asynchooks.registry import RUNNERS
 from asynchooks.runner._runner import Runner
 
@@ -28,7 +28,7 @@ def build_runner_with_tta(cfg: Mapping[str, Any]) -> Any:
         raise ConfigError(f"Test-time augmentation needs {' and '.join(missing)} in the configuration.")
     options = {name: value for name, value in cfg.items() if name not in ("runner_type", "tta_pipeline")}
     options["test_dataloader"] = _with_pipeline(cfg.get("test_dataloader"), cfg["tta_pipeline"])
-    kind: type[Any] = RUNNERS.get(cfg["runner_type"]) if "runner_type" in cfg else Runner  # type: ignore[assignment]
+    kind = cast("Any", RUNNERS.get(cfg["runner_type"]) if "runner_type" in cfg else Runner)
     runner = kind.from_cfg(options)
     runner.register_hook(PrepareTTAHook(cfg["tta_model"], scope=cfg.get("default_scope")))
     return runner

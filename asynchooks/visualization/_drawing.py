@@ -14,7 +14,7 @@ import numpy as np
 from asynchooks.visualization._canvas import Canvas
 from asynchooks.visualization._colors import palette_of
 from asynchooks.visualization._image import array_of, image_of
-from asynchooks.visualization._sample import copy_sample, field_of
+from asynchooks.visualization._sample import field_of, read_sample
 
 if TYPE_CHECKING:
     from asynchooks.visualization._backend import Image
@@ -67,9 +67,9 @@ def draw_sample(
     base = image_of(image)
     if sample is None:
         return base
-    copied = copy_sample(sample, score_thr=score_thr)
+    read = read_sample(sample, score_thr=score_thr)
     wanted = [side for side, draw in (("gt", draw_gt), ("pred", draw_pred)) if draw]
-    sides = [_side(base, copied, side, meta, style) for side in wanted if _has(copied, side)]
+    sides = [_side(base, read, side, meta, style) for side in wanted if _has(read, side)]
     return np.concatenate(sides, axis=1) if sides else base
 
 

@@ -18,6 +18,8 @@ def skeleton(model: Any) -> Any:
     """
     import torch
 
+    parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    model = model.module if isinstance(model, parallel) else model
     memo: dict[int, Any] = {}
     for tensor in model.parameters():
         empty = torch.empty_like(tensor, device="meta", requires_grad=False)

@@ -88,6 +88,11 @@ class Visualizer(Pen):
         """The backends by name."""
         return dict(self._backends)
 
+    @property
+    def is_active(self) -> bool:
+        """Whether this process writes: the first rank does."""
+        return _is_first_rank()
+
     def add_config(self, config: Mapping[str, Any] | str) -> None:
         """Record the configuration of the run."""
         self._to_all(lambda backend: backend.add_config(config))

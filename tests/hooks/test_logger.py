@@ -25,7 +25,7 @@ def log_folder(state: TrainState) -> Path:
 
 
 def json_lines(state: TrainState) -> list[dict[str, Any]]:
-    path = log_folder(state) / f"{state.timestamp}.json"
+    path = log_folder(state) / "vis_data" / f"{state.timestamp}.json"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -91,7 +91,7 @@ def events(state: TrainState) -> list[tuple[str, int, float]]:
         LegacyEventFileLoader,
     )
 
-    (path,) = (log_folder(state) / "tensorboard").iterdir()
+    (path,) = (log_folder(state) / "vis_data").glob("events.*")
     return [
         (value.tag, event.step, round(value.simple_value, 5))
         for event in LegacyEventFileLoader(str(path)).Load()
@@ -199,8 +199,10 @@ def test_logs_are_copied_to_a_store_while_the_run_goes_on(
         for step in range(3):
             executor.fire("after_train_iter", state, batch_idx=step, outputs={"loss": 1.0})
 
-    store = open_store("memory://copied/run")  # no after_run: the run has stopped in the middle
-    assert sorted(store.entries()) == [f"{state.timestamp}.json", f"{state.timestamp}.log"]
+    # no after_run: the run has stopped in the middle
+    assert list(open_store("memory://copied/run").entries()) == [f"{state.timestamp}.log"]
+    store = open_store("memory://copied/run/vis_data")
+    assert sorted(store.entries()) == [f"{state.timestamp}.json", "scalars.json"]
     copied = b"".join(bytes(piece) for piece in store.read(f"{state.timestamp}.json"))
     assert copied.decode().count("\n") == 3
 
@@ -209,15 +211,16 @@ def test_local_logs_go_when_they_are_copied_and_not_to_be_kept(train: Any, tmp_p
     hook = LoggerHook(interval=1, out_dir=str(tmp_path / "out"), keep_local=False)
     state = train(hook, epochs=2, work_dir=tmp_path / "run")
 
-    assert list(log_folder(state).iterdir()) == []
-    assert len((tmp_path / "out" / "run" / f"{state.timestamp}.json").read_text().splitlines()) == 4
+    assert [path for path in log_folder(state).rglob("*") if path.is_file()] == []
+    copied = tmp_path / "out" / "run" / "vis_data" / f"{state.timestamp}.json"
+    assert len(copied.read_text().splitlines()) == 4
 
 
 def test_a_sink_that_fails_neither_stops_the_run_nor_the_other_sinks(
     train: Any, make_state: Callable[..., TrainState], caplog: pytest.LogCaptureFixture
 ) -> None:
     state = make_state(epochs=2)
-    in_the_way = log_folder(state) / f"{state.timestamp}.json"
+    in_the_way = log_folder(state) / "vis_data" / "scalars.json"
     in_the_way.mkdir(parents=True)
     train(LoggerHook(interval=1, interval_exp_name=-1), state=state, epochs=2)
 

@@ -50,7 +50,7 @@ def test_every_built_in_hook_says_what_it_touches() -> None:
     assert effects["CheckpointHook"] == Effects(writes={"checkpoints"})
     assert effects["ParamSchedulerHook"] == Effects()
     assert LoggerHook(sinks=["tensorboard"], out_dir="memory://x").effects == Effects(
-        writes={"logs.tensorboard", "logs.remote"}
+        writes={"logs.visualizer", "logs.remote"}
     )
 
 

@@ -180,6 +180,11 @@ class _OurObserver(_Observer, Hook):
     pass
 
 
+class _TheirRunner(mmengine.runner.Runner):  # type: ignore[misc]
+    def _log_env(self, env_cfg: Any) -> None:
+        """Leave out what only describes the machine, and asks other programs, for a second or two."""
+
+
 def _values(by_name: Mapping[str, Any]) -> list[float]:
     return [float(value) for values in by_name.values() for value in values]
 
@@ -226,9 +231,7 @@ def _run_theirs(options: dict[str, Any], work_dir: Path) -> Observed:
     arguments = _arguments(options, work_dir, _TheirObserver(seen))
     if "val_evaluator" in arguments:
         arguments["val_evaluator"] = _evaluator(arguments["val_evaluator"])
-    runner = mmengine.runner.Runner(
-        **arguments, experiment_name=f"side_by_side_{next(_RUNS)}", log_level="CRITICAL"
-    )
+    runner = _TheirRunner(**arguments, experiment_name=f"side_by_side_{next(_RUNS)}", log_level="CRITICAL")
     try:
         runner.train()
     finally:
@@ -244,7 +247,7 @@ def _run_ours(options: dict[str, Any], work_dir: Path) -> Observed:
         **_arguments(options, work_dir, _OurObserver(seen)), log_level="CRITICAL"
     )
     runner.train()
-    lines = next(iter(sorted(Path(runner.log_dir).rglob("*.json"), reverse=True)), work_dir / "none")
+    lines = next(iter(sorted(Path(str(runner.log_dir)).rglob("*.json"), reverse=True)), work_dir / "none")
     return _left_behind(seen, runner, work_dir, lines)
 
 

@@ -14,14 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import torch.distributed
 
 from asynchooks.checkpoint import (
     Checkpointer,
     CheckpointInfo,
+    Content,
     KeepLast,
     Snapshot,
     list_checkpoints,
+    open_store,
 )
 from asynchooks.errors import CheckpointError, ConfigError
 from asynchooks.execution import current_executor
@@ -65,9 +68,19 @@ class Folder:
         options: fsspec's options.
         run_id: the run, which a resumed run continues.
         deadline_s: longest time without progress of any call to the store.
+        named_in: folder of the run, in which a pointer names the last checkpoint too; None where that is this one.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], run_id: str, *, deadline_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        run_id: str,
+        *,
+        deadline_s: float,
+        named_in: str | None = None,
+    ) -> None:
+        self._named_in = named_in
         self._options = dict(options)
         self._run_id = run_id
         executor = current_executor()
@@ -125,7 +138,18 @@ class Folder:
                 save.snapshot, **place, group=save.best.prefix, pointer="best", keep=KeepLast(1)
             )
         keep = KeepLast(save.keep) if save.keep > 0 else None
-        return await self._checkpointer.save(save.snapshot, **place, pointer="last", keep=keep)
+        info = await self._checkpointer.save(save.snapshot, **place, pointer="last", keep=keep)
+        if self._named_in is not None:
+            await anyio.to_thread.run_sync(_name_in, self._named_in, info.url)
+        return info
+
+
+def _name_in(folder: str, url: str) -> None:
+    """Write MMEngine's pointer into the run's own folder, for whoever looks for the run there."""
+    try:
+        open_store(folder).put("last_checkpoint", Content.of(url.encode()))
+    except CheckpointError as error:  # the checkpoint is there, and found without it
+        logger.warning("could not name %s in %s: %s", url, folder, error)
 
 
 def folder_url(out_dir: str | None, work_dir: str | None) -> str:
@@ -149,10 +173,17 @@ def open_folder(url: str, options: Mapping[str, Any], runner: Any, *, deadline_s
     Raises:
         StorageError: the store refuses or is not there.
     """
-    hub = runner.message_hub
+    hub, work_dir = runner.message_hub, getattr(runner, "work_dir", None)
     if hub.get_info("run_id") is None:
         hub.update_info("run_id", uuid.uuid4().hex)
-    folder = Folder(url, options, hub.get_info("run_id"), deadline_s=deadline_s)
+    is_elsewhere = work_dir is not None and "://" not in work_dir and work_dir != url
+    folder = Folder(
+        url,
+        options,
+        hub.get_info("run_id"),
+        deadline_s=deadline_s,
+        named_in=work_dir if is_elsewhere else None,
+    )
     if is_first_rank():
         folder.check()
     return folder

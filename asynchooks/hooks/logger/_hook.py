@@ -1,4 +1,4 @@
-"""When a run says something, and to whom: the terminal, JSON lines, TensorBoard, a remote copy.
+"""When a run says something, and to whom: the terminal, a text file, its visualizer, a remote copy.
 
 On the training thread it only takes a frozen record of what the log processor needs; numbers are read from their
 device, formatted and written in the background, in the order in which they were taken.
@@ -10,10 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asynchooks.checkpoint import store_options
-from asynchooks.execution import Effects, Hook, background, current_executor
-from asynchooks.hooks.logger import _options
-from asynchooks.hooks.logger._mirror import Mirror
+from asynchooks.execution import Effects, Hook, background
+from asynchooks.hooks.logger import _copies, _options
 from asynchooks.hooks.logger._writer import Entry, Writer
 from asynchooks.registry import HOOKS
 
@@ -27,9 +25,11 @@ __all__ = ["LoggerHook"]
 class LoggerHook(Hook):
     """Logs the message hub's scalars every so many iterations, and the metrics of each validation and test.
 
-    Files are written below the run's ``log_dir``: ``{timestamp}.log``, ``{timestamp}.json``, and TensorBoard's event
-    file in ``tensorboard``. A run without such a folder logs to the terminal alone. Without a hook that hands
-    outputs and metrics to the message hub (RuntimeInfoHook), this one does.
+    Text goes to the run's logger and to ``{timestamp}.log`` in its ``log_dir``; numbers to ``runner.visualizer``, by
+    default ``vis_data/scalars.json`` and ``vis_data/{timestamp}.json``; the results of tests to ``{timestamp}.json``
+    too, a line for each. A run without a visualizer has one made for it here, with the backends that ``sinks`` name.
+    Without a folder, a run logs to the terminal alone. Without a hook that hands outputs and metrics to the message
+    hub (RuntimeInfoHook), this one does.
 
     Args:
         interval: iterations between two lines, counted inside each epoch.
@@ -43,7 +43,8 @@ class LoggerHook(Hook):
         file_client_args: old name of ``backend_args``.
         log_metric_by_epoch: whether the metrics of a validation are filed under the epoch (else the iteration).
         backend_args: fsspec's options for ``out_dir``.
-        sinks: of "terminal" (the run's logger), "text", "json" and "tensorboard".
+        sinks: "terminal" (the run's logger), "text"; "json" and "tensorboard" for numbers, where the visualizer has
+            no such backend. None is terminal, text and, without a visualizer, json.
         sync_interval_s: seconds between two copies to ``out_dir``.
         when_busy: what happens to a line when there is no room in the background: "wait", "skip" or "coalesce".
         on_error: what a failed write does: "warn", or "raise" in the training thread.
@@ -69,13 +70,16 @@ class LoggerHook(Hook):
         log_metric_by_epoch: bool = True,  # noqa: FBT001, FBT002
         backend_args: Mapping[str, Any] | None = None,
         *,
-        sinks: Sequence[str] = ("terminal", "text", "json"),
+        sinks: Sequence[str] | None = None,
         sync_interval_s: float = 60.0,
         when_busy: WhenBusy = "wait",
         on_error: OnError = "warn",
         **unknown: Any,
     ) -> None:
         _options.reject_unknown(unknown, LoggerHook)
+        _options.check_flags(
+            ignore_last=ignore_last, keep_local=keep_local, log_metric_by_epoch=log_metric_by_epoch
+        )
         self.interval = _options.check_count("interval", interval, least=1)
         self.interval_exp_name = _options.check_count("interval_exp_name", interval_exp_name, least=-1)
         self.ignore_last = ignore_last
@@ -83,74 +87,68 @@ class LoggerHook(Hook):
         self.sinks = _options.check_sinks(sinks)
         self.when_busy = when_busy
         self.on_error = on_error
-        self.effects = Effects(writes=_options.resources(self.sinks, remote=out_dir is not None))
-        self._mirror: Mirror | None = None
-        if out_dir is not None:
-            self._mirror = Mirror(
-                _options.check_out_dir(out_dir),
-                suffixes=_options.check_suffixes(out_suffix),
-                options=store_options("LoggerHook", backend_args, file_client_args),
-                keep_local=keep_local,
-                interval_s=sync_interval_s,
-            )
-        elif not keep_local:
-            raise _options.nowhere_to_keep()
+        self.effects = Effects(writes=_options.resources(self.sinks, is_mirrored=out_dir is not None))
+        self._mirror = _options.mirror_of(
+            out_dir,
+            out_suffix,
+            backend_args,
+            file_client_args,
+            keep_local=keep_local,
+            interval_s=sync_interval_s,
+        )
         self._writer: Writer | None = None
-        self._hands_over: bool | None = None
-        self._loader: object = None
+        self._described: Any = None
+        self._has_begun = self._hands_over = False
         self._length: int | None = None
-        self._val_batches = 0
+        self._start = self._val_batches = 0
+
+    @background
+    def before_run(self, runner: Any) -> BackgroundPart | None:
+        """Record the configuration that the run comes from, once."""
+        cfg = getattr(runner, "cfg", None)
+        if cfg is None or cfg is self._described:
+            return None
+        self._described = cfg
+        writer, config = self._writer_of(runner), _copies.plain_config(cfg)
+
+        async def describe() -> None:
+            await writer.describe(config)
+
+        return describe
 
     @background
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> BackgroundPart | None:
-        """Log, where a line is due."""
-        del data_batch
-        if self._hands_over is not False and self._is_alone(runner):
-            _hand_over(runner.message_hub, "train", outputs)
+        """Log, where a line is due; where none is, this is a few sums."""
+        if batch_idx == 0 or not self._has_begun:
+            self._begin(runner, batch_idx)
+        if self._hands_over:
+            _copies.hand_over(runner.message_hub, "train", outputs)
         done = batch_idx + 1
-        loader = runner.train_dataloader
-        if loader is not self._loader:
-            self._loader, self._length = loader, _length(loader)
         is_last = done == self._length
         is_due = done % self.interval == 0 or (is_last and (not self.ignore_last or done <= self.interval))
-        names_run = is_last or (
-            self.interval_exp_name > 0 and (runner.iter + 1) % self.interval_exp_name == 0
-        )
+        every = self.interval_exp_name
+        names_run = is_last or (every > 0 and (self._start + done) % every == 0)
         if not is_due and not names_run:
             return None
         if self._hands_over and runner.optim_wrapper is not None:
-            _hand_over(
-                runner.message_hub, "train", {k: v[0] for k, v in runner.optim_wrapper.get_lr().items()}
-            )
-        return self._writing(
-            runner,
-            Entry(
-                mode="train",
-                step=runner.iter + 1,
-                record=runner.log_processor.capture(runner, batch_idx, "train") if is_due else None,
-                preface=_experiment(runner) if names_run else None,
-            ),
-        )
+            rates = {name: value[0] for name, value in runner.optim_wrapper.get_lr().items()}
+            _copies.hand_over(runner.message_hub, "train", rates)
+        record = runner.log_processor.capture(runner, batch_idx, "train") if is_due else None
+        preface = _copies.name_of(runner) if names_run else None
+        return self._writing(runner, Entry("train", runner.iter + 1, record, preface))
 
     @background
-    def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    def _after_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = "val"
     ) -> BackgroundPart | None:
-        """Say how far the validation is, where a line is due; such lines go to the terminal alone."""
-        del data_batch, outputs
+        """Say how far a validation or test is, where a line is due; such lines are text alone."""
         self._val_batches = batch_idx + 1
-        return self._position(runner, batch_idx, "val")
-
-    @background
-    def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> BackgroundPart | None:
-        """Say how far the test is, where a line is due; such lines go to the terminal alone."""
-        del data_batch, outputs
-        self._val_batches = batch_idx + 1
-        return self._position(runner, batch_idx, "test")
+        if self._val_batches % self.interval:
+            return None
+        record = runner.log_processor.capture(runner, batch_idx, mode)
+        return self._writing(runner, Entry(mode, runner.iter, record, is_filed=False))
 
     @background
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> BackgroundPart:
@@ -160,7 +158,7 @@ class LoggerHook(Hook):
 
     @background
     def after_test_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> BackgroundPart:
-        """Log the metrics of a test."""
+        """Log the metrics of a test, and add all its results to ``{timestamp}.json``."""
         return self._summary(runner, "test", runner.iter, metrics)
 
     @background
@@ -168,23 +166,25 @@ class LoggerHook(Hook):
         """Bring the remote copy up to date. The next run finds its files anew."""
         writer = self._writer_of(runner)
         self._writer = None
-        self._hands_over = None
+        self._has_begun = False
         return writer.finish
 
-    def _position(self, runner: Any, batch_idx: int, mode: str) -> BackgroundPart | None:
-        if (batch_idx + 1) % self.interval:
-            return None
-        record = runner.log_processor.capture(runner, batch_idx, mode)
-        return self._writing(runner, Entry(mode, runner.iter, record, is_filed=False))
+    def _begin(self, runner: Any, batch_idx: int) -> None:
+        """Look once per epoch at what does not change inside of it."""
+        self._has_begun = True
+        self._hands_over = _copies.is_alone()
+        self._length = _copies.length_of(runner.train_dataloader)
+        self._start = runner.iter - batch_idx
 
     def _summary(
         self, runner: Any, mode: str, step: int, metrics: Mapping[str, Any] | None
     ) -> BackgroundPart:
-        if self._is_alone(runner):
-            _hand_over(runner.message_hub, mode, metrics)
+        if _copies.is_alone():
+            _copies.hand_over(runner.message_hub, mode, metrics)
         batches, self._val_batches = self._val_batches, 0
         record = runner.log_processor.capture(runner, max(batches - 1, 0), mode, is_summary=True)
-        return self._writing(runner, Entry(mode, step, record))
+        results = _copies.tested(runner.message_hub) if mode == "test" else {}
+        return self._writing(runner, Entry(mode, step, record, results=results))
 
     def _writing(self, runner: Any, entry: Entry) -> BackgroundPart:
         writer = self._writer_of(runner)
@@ -198,34 +198,3 @@ class LoggerHook(Hook):
         if self._writer is None:
             self._writer = Writer.of(runner, self.sinks, self._mirror)
         return self._writer
-
-    def _is_alone(self, runner: Any) -> bool:
-        """Whether no other hook hands outputs and metrics to the message hub."""
-        if self._hands_over is None:
-            del runner
-            executor = current_executor()
-            hooks = executor.hooks if executor is not None else ()
-            self._hands_over = executor is not None and not any(
-                base.__name__ == "RuntimeInfoHook" for hook in hooks for base in type(hook).__mro__
-            )
-        return self._hands_over
-
-
-def _hand_over(hub: Any, mode: str, values: Any) -> None:
-    if values is None:
-        return
-    for name, value in values.items() if isinstance(values, Mapping) else (("loss", values),):
-        if isinstance(value, int | float) or (hasattr(value, "numel") and value.numel() == 1):
-            hub.update_scalar(f"{mode}/{name}", value)
-
-
-def _experiment(runner: Any) -> str | None:
-    name = getattr(runner, "experiment_name", None)
-    return f"Exp name: {name}" if name else None
-
-
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:  # no loader, or one without a length
-        return None

@@ -21,6 +21,10 @@ __all__ = ["Mirror"]
 
 _DEADLINE_S = 30.0
 _REST_INTERVALS = 10
+_GROWING = (
+    ".json",
+    ".log",
+)  # files of lines: one that was taken away and is begun anew goes on where it ended
 
 
 class Mirror:
@@ -53,6 +57,8 @@ class Mirror:
         self._keep_local = keep_local
         self._interval_s = interval_s
         self._copied: dict[Path, tuple[int, int]] = {}
+        self._removed: set[Path] = set()
+        self._earlier: dict[Path, bytes] = {}
         self._due = 0.0
 
     async def copy_if_due(self, log_dir: Path, run: str) -> None:
@@ -75,9 +81,11 @@ class Mirror:
             version = (status.st_mtime_ns, status.st_size)
             if self._copied.get(path) != version:
                 folder = "/".join((self._out_dir, run, *path.relative_to(log_dir).parent.parts))
-                open_store(folder, self._options, deadline_s=_DEADLINE_S, writer="thread").put(
-                    path.name, Content.of(path.read_bytes())
-                )
+                store = open_store(folder, self._options, deadline_s=_DEADLINE_S, writer="thread")
+                if path in self._removed:
+                    self._earlier[path] = b"".join(bytes(piece) for piece in store.read(path.name))
+                    self._removed.remove(path)
+                store.put(path.name, Content.of(self._earlier.get(path, b""), path.read_bytes()))
                 self._copied[path] = version
 
     def _remove(self, log_dir: Path, logger: logging.Logger) -> None:
@@ -88,6 +96,8 @@ class Mirror:
         for path in self._files(log_dir):
             path.unlink()
             self._copied.pop(path, None)
+            if path.suffix in _GROWING:
+                self._removed.add(path)
 
     def _files(self, log_dir: Path) -> list[Path]:
         return [p for p in sorted(log_dir.rglob("*")) if p.is_file() and p.name.endswith(self._suffixes)]

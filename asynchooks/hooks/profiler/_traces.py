@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import torch
 
@@ -40,20 +40,21 @@ def check_handler(on_trace_ready: Any) -> None:
         )
 
 
-def handler_for(on_trace_ready: Any, runner: Any) -> TraceHandler | None:
+def handler_for(on_trace_ready: TraceHandler | Mapping[str, Any] | None, runner: Any) -> TraceHandler | None:
     """Return the function that takes a finished trace, for one run; it may run in any thread.
 
     Raises:
         ConfigError: traces for TensorBoard have no folder.
     """
-    if not isinstance(on_trace_ready, Mapping):
-        return cast("TraceHandler | None", on_trace_ready)
+    if on_trace_ready is None or callable(on_trace_ready):
+        return on_trace_ready
     options = dict(on_trace_ready)
     if options.pop("type") == "log_trace":
         return partial(_log_table, options=options, logger=runner.logger)
     options["dir_name"] = _folder(options.get("dir_name", "tf_tracing_logs"), runner)
     runner.logger.info("ProfilerHook: traces go to %s.", options["dir_name"])
-    return torch.profiler.tensorboard_trace_handler(**options)
+    handler: TraceHandler = torch.profiler.tensorboard_trace_handler(**options)
+    return handler
 
 
 def _log_table(profile: Any, *, options: Mapping[str, Any], logger: logging.Logger) -> None:

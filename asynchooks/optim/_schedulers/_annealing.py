@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from asynchooks.errors import ConfigError
 from asynchooks.optim._schedulers import _formulas
-from asynchooks.optim._schedulers._group_scheduler import FOREVER, GroupScheduler, range_length
+from asynchooks.optim._schedulers._group_scheduler import FOREVER, GroupScheduler, per_group, range_length
 from asynchooks.registry import PARAM_SCHEDULERS
 
 __all__ = [
@@ -154,13 +154,14 @@ class OneCycleParamScheduler(GroupScheduler):
     ) -> None:
         if param_name != "lr":
             raise ConfigError(f"{type(self).__name__} schedules 'lr' alone, not {param_name!r}.")
-        self._start_at = (eta_max, div_factor)
+        peaks = per_group(eta_max, optimizer)
+        self._start_at = (peaks, div_factor)
         super().__init__(
             optimizer,
             param_name,
             partial(
                 lr_scheduler.OneCycleLR,
-                max_lr=list(eta_max) if isinstance(eta_max, Sequence) else eta_max,
+                max_lr=peaks,
                 total_steps=range_length(begin, end) if total_steps is None else total_steps,
                 pct_start=pct_start,
                 anneal_strategy=anneal_strategy,
@@ -177,15 +178,10 @@ class OneCycleParamScheduler(GroupScheduler):
         )
 
     def _first_values(self, groups: Sequence[dict[str, Any]]) -> list[float]:
-        eta_max, div_factor = self._start_at
-        peaks = eta_max if isinstance(eta_max, Sequence) else [eta_max] * len(groups)
-        if len(peaks) != len(groups):
-            raise ConfigError(
-                f"{type(self).__name__}: eta_max has one value per parameter group, {len(groups)}, or is one "
-                f"number; it is {eta_max!r}."
-            )
+        peaks, div_factor = self._start_at
         if self.last_step == -1:
-            for group, peak in zip(groups, peaks, strict=True):
+            for index, group in enumerate(groups):
+                peak = peaks[index] if isinstance(peaks, Sequence) else peaks
                 group["initial_lr"] = peak / div_factor  # later schedules of this optimizer start from it
         return super()._first_values(groups)
 
@@ -250,7 +246,7 @@ class ReduceOnPlateauParamScheduler(GroupScheduler):
                 threshold=threshold,
                 threshold_mode=threshold_rule,
                 cooldown=cooldown,
-                min_lr=list(min_value) if isinstance(min_value, Sequence) else min_value,
+                min_lr=per_group(min_value, optimizer),
                 eps=eps,
             ),
             begin=begin,

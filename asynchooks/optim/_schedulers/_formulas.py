@@ -105,12 +105,10 @@ class QuadraticWarmup(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the next values."""
-        added = (2 * self.last_epoch + 1) / self.total_iters**2
+        added = [base * (2 * self.last_epoch + 1) / self.total_iters**2 for base in self.base_lrs]
         if self.last_epoch == 0:
-            return [base * added for base in self.base_lrs]
-        return [
-            value + base * added for value, base in zip(_present(self.optimizer), self.base_lrs, strict=True)
-        ]
+            return added
+        return [value + more for value, more in zip(_present(self.optimizer), added, strict=True)]
 
 
 def _present(optimizer: Optimizer) -> list[float | Tensor]:

@@ -19,7 +19,7 @@ from asynchooks.errors import ConfigError
 from asynchooks.optim._group_value import GroupValue
 from asynchooks.optim._schedulers._param_scheduler import ParamScheduler
 
-__all__ = ["FOREVER", "GroupScheduler", "range_length"]
+__all__ = ["FOREVER", "GroupScheduler", "per_group", "range_length"]
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +161,22 @@ class GroupScheduler(ParamScheduler):
             self._value.write(group, float(proxy["lr"]))
             if self.verbose:
                 logger.info("%s of parameter group %d is now %.4e", self.param_name, index, proxy["lr"])
+
+
+def per_group(values: Any, optimizer: Any) -> Any:
+    """Return one number as it is, and one per parameter group with the last one again for a wrapper's base group.
+
+    A wrapper may have one group more than its optimizer, with the settings before every group's own factors.
+    """
+    if not isinstance(values, Sequence):
+        return values
+    groups = getattr(optimizer, "optimizer", optimizer).param_groups
+    if len(values) != len(groups):
+        raise ConfigError(
+            f"There are {len(groups)} parameter groups: give one number, or as many, not {values!r}."
+        )
+    extra = len(optimizer.param_groups) - len(groups)
+    return [*values, *[values[-1]] * extra]
 
 
 def range_length(begin: float, end: float) -> int:

@@ -21,7 +21,7 @@ from torch import nn
 from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
 from asynchooks.execution import HookExecutor
 from asynchooks.execution._convention import MMCV_GENERIC
-from asynchooks.runner._context import unwrapped
+from asynchooks.optim import unwrapped
 from asynchooks.runner._data import BatchFeed
 from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._random import restore_rng, rng_state

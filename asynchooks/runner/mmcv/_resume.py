@@ -26,8 +26,6 @@ from asynchooks.runner.mmcv._workflow import Workflow
 
 __all__ = ["SavedRun"]
 
-LATEST = "latest.pth"
-
 _OF_THE_MOMENT = (
     "epoch",
     "iter",
@@ -127,6 +125,8 @@ class SavedRun(ResumableRun):
             out_dir, name, save_optimizer=save_optimizer, meta={**(meta or {}), **numbers}
         )
         if create_symlink:
+            from asynchooks.hooks.mmcv.checkpoint import link_latest
+
             link_latest(info.url)
 
     def _make_folder(self) -> None:
@@ -269,18 +269,6 @@ class SavedRun(ResumableRun):
         position, self._pending = self._pending, None
         if position is not None and self._workflow is not None:
             self._workflow.load_state_dict(position)
-
-
-def link_latest(url: str) -> None:
-    """Have ``latest.pth`` beside a checkpoint link to it; nothing on a remote store. Replaces an old link at once."""
-    local = url.removeprefix("file://")
-    if "://" in local:
-        return
-    path = Path(local)
-    link, temporary = path.with_name(LATEST), path.with_name(f".{LATEST}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(path.name)
-    temporary.replace(link)
 
 
 def _absolute(work_dir: str) -> str:

@@ -1,0 +1,69 @@
+"""A configuration file as commands take it: options over it, and the runner that it describes.
+
+Decides what is the configuration's fault: everything that goes wrong before the run begins. Knows no command.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from asynchooks.config import Config, parse_options
+from asynchooks.errors import AsyncHooksError, StorageError
+
+if TYPE_CHECKING:
+    from asynchooks.runner import Runner
+
+__all__ = ["FAILED", "INTERRUPTED", "STORE", "WRONG", "blaming_config", "load_config", "runner_of", "tell"]
+
+FAILED, WRONG, STORE, INTERRUPTED = 1, 2, 3, 130
+
+
+def load_config(file: str, pairs: Sequence[str]) -> Config:
+    """Read a configuration, with the options of a command line over it, and a work folder.
+
+    Modules that it imports are found in the current folder too, as with ``python -m``.
+    """
+    if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds texts
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    cfg = Config.fromfile(file)
+    cfg.merge_from_dict(parse_options(pairs))
+    if cfg.get("work_dir") is None:
+        cfg.work_dir = f"./work_dirs/{Path(file).stem}"
+    return cfg
+
+
+def runner_of(cfg: Config) -> Runner:
+    """Build the runner that a configuration describes; ``runner_type`` names another class than `Runner`."""
+    from asynchooks.registry import RUNNERS
+
+    kind: Any = RUNNERS.get(cfg.get("runner_type") or "Runner")
+    runner: Runner = kind.from_cfg(cfg)
+    return runner
+
+
+@contextmanager
+def blaming_config(*, debug: bool) -> Iterator[None]:
+    """Tell an error as one message, without a traceback, and exit: with 2, or 3 where a store is at fault."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the user is told
+        if debug:
+            traceback.print_exc()
+        tell(error)
+        if not debug and not isinstance(error, AsyncHooksError):
+            typer.echo("--debug shows where.", err=True)
+        raise typer.Exit(STORE if isinstance(error, StorageError) else WRONG) from None
+
+
+def tell(error: BaseException, *, echo: Callable[..., None] = typer.echo) -> None:
+    """Print an error with its notes on stderr; its class too, where it is not one of this package's."""
+    kind = "" if isinstance(error, AsyncHooksError) else f"{type(error).__name__}: "
+    echo("\n".join([f"error: {kind}{error}", *getattr(error, "__notes__", ())]), err=True)
