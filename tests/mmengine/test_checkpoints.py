@@ -48,14 +48,7 @@ def assert_equal(ours: Any, theirs: Any, where: str) -> None:
     ("train_cfg", "options", "left"),
     [
         (EPOCHS, {"interval": 3}, ["epoch_3", "epoch_6", "epoch_7"]),
-        (EPOCHS, {"interval": 3, "save_last": False}, ["epoch_3", "epoch_6"]),
-        (EPOCHS, {"interval": 1, "max_keep_ckpts": 2}, ["epoch_6", "epoch_7"]),
-        (EPOCHS, {"interval": 2, "max_keep_ckpts": 1, "save_last": False}, ["epoch_6"]),
-        (EPOCHS, {"interval": 2, "save_begin": 3, "save_last": False}, ["epoch_3", "epoch_5", "epoch_7"]),
-        (EPOCHS, {"interval": 2, "save_begin": 4}, ["epoch_4", "epoch_6", "epoch_7"]),
-        (EPOCHS, {"interval": -1}, ["epoch_7"]),
         (EPOCHS, {"interval": 10, "by_epoch": False}, ["iter_10", "iter_14"]),
-        (EPOCHS, {"interval": 4, "filename_tmpl": "step-{}.pth"}, ["step-4", "step-7"]),
         (EPOCHS, {"interval": 7, "save_optimizer": False, "save_param_scheduler": False}, ["epoch_7"]),
         (ITERS, {"interval": 4, "by_epoch": False}, ["iter_11", "iter_4", "iter_8"]),
         (
@@ -83,8 +76,6 @@ def test_the_same_steps_are_kept(
     ("train_cfg", "options", "best"),
     [
         (EPOCHS, {"save_best": "acc", "rule": "greater"}, ["best_acc_epoch_5"]),
-        (EPOCHS, {"save_best": "auto"}, ["best_acc_epoch_5"]),
-        (EPOCHS, {"save_best": "acc", "rule": "less"}, ["best_acc_epoch_6"]),
         (EPOCHS, {"save_best": "coco/bbox_mAP"}, ["best_coco_bbox_mAP_epoch_6"]),
         (
             EPOCHS,
@@ -120,8 +111,7 @@ def test_the_same_validation_is_the_best(
         assert mine == other, key
 
 
-@pytest.mark.parametrize("interval", [1, 2, 3, -1])
-@pytest.mark.parametrize("max_keep_ckpts", [-1, 1, 2])
+@pytest.mark.parametrize(("interval", "max_keep_ckpts"), [(1, 2), (2, 1), (3, -1), (-1, -1)])
 def test_steps_saved_along_with_a_best_are_the_same(
     side_by_side: Any, scripted: Any, interval: int, max_keep_ckpts: int
 ) -> None:
@@ -135,10 +125,3 @@ def test_steps_saved_along_with_a_best_are_the_same(
 
     assert len(theirs.files) > 1
     assert_same_files(theirs, ours)
-
-
-def test_the_pointer_names_the_same_checkpoint(side_by_side: Any) -> None:
-    theirs, ours = side_by_side(default_hooks=hook(interval=2), samples=8)
-    named = [run.runner.message_hub.get_info("last_ckpt").rpartition("/")[2] for run in (theirs, ours)]
-
-    assert named == ["epoch_3.pth"] * 2
