@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
@@ -73,7 +74,7 @@ class Loss:
 
     def evaluate(self, size: int) -> dict[str, float]:
         values, self._losses = self._losses, []
-        return {"loss": sum(values) / len(values)}
+        return {"nll": sum(values) / len(values)}
 
 
 class Scripted:
@@ -95,7 +96,7 @@ class Observed:
     """What a run did, and what it left behind.
 
     Attributes:
-        rates, momenta: per iteration, one number for each parameter group, as the iteration runs with them.
+        rates, momenta, decays: per iteration, one number for each parameter group, as the iteration runs with them.
         losses: per iteration.
         points: the points after which a counter may differ, with epoch and iteration.
         metrics: per validation.
@@ -108,6 +109,7 @@ class Observed:
 
     rates: list[list[float]] = field(default_factory=list)
     momenta: list[list[float]] = field(default_factory=list)
+    decays: list[list[float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     points: list[tuple[str, int, int]] = field(default_factory=list)
     metrics: list[dict[str, float]] = field(default_factory=list)
@@ -144,6 +146,7 @@ class _Observer:
         self._note(f"before_train_iter {batch_idx}", runner)
         self.seen.rates.append(_values(runner.optim_wrapper.get_lr()))
         self.seen.momenta.append(_values(runner.optim_wrapper.get_momentum()))
+        self.seen.decays.append([group["weight_decay"] for group in runner.optim_wrapper.param_groups])
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -261,17 +264,22 @@ def _left_behind(seen: Observed, runner: Any, work_dir: Path, lines: Path) -> Ob
     for path in sorted(work_dir.rglob("*.pth")):
         seen.files[path.name] = torch.load(path, weights_only=False)
     for line in lines.read_text().splitlines() if lines.exists() else ():
-        seen.lines.append({k: v for k, v in json.loads(line).items() if k not in ("time", "data_time")})
+        seen.lines.append(
+            {k: v for k, v in json.loads(line).items() if k.rpartition("/")[2] not in ("time", "data_time")}
+        )
     return seen
 
 
 @pytest.fixture
-def side_by_side(tmp_path: Path) -> Iterator[SideBySide]:
+def side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SideBySide]:
     """Return a function that runs one configuration through both runners.
 
     Beside the arguments of a Runner it takes ``samples``, ``batch_size`` and ``shuffle`` of the training data,
     ``model`` (a function that makes one) and ``metric`` (the same; it asks for validations).
     """
+
+    # Between two passes over the data their iteration-based loop sleeps two seconds.
+    monkeypatch.setattr(mmengine.runner.loops, "time", SimpleNamespace(sleep=lambda _: None))
 
     def run(**options: Any) -> tuple[Observed, Observed]:
         number = next(_RUNS)
@@ -304,6 +312,7 @@ def assert_same_training() -> Callable[[Observed, Observed], None]:
         assert ours.points == theirs.points
         assert ours.rates == theirs.rates
         assert ours.momenta == theirs.momenta
+        assert ours.decays == theirs.decays
         assert ours.losses == theirs.losses
         assert len(theirs.losses) > 1
         assert ours.metrics == theirs.metrics
