@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from asynchooks.errors import ConfigError
 from asynchooks.registry import TRANSFORMS
 
-__all__ = ["Compose", "Transform", "restart_training_workers", "restart_workers"]
+__all__ = ["Compose", "Transform", "restart_workers", "restarts_of"]
 
 Transform: TypeAlias = Callable[[Any], Any]
 
@@ -57,17 +57,17 @@ def restart_workers(loader: Any) -> None:
     Persistent workers keep the copy of the data set that they were started with. Other loaders are left alone. Call
     it between two passes.
     """
-    if getattr(loader, "persistent_workers", False) and getattr(loader, "_iterator", None) is not None:
+    if getattr(loader, "persistent_workers", False):
         loader._iterator = None  # noqa: SLF001 - torch has no other way; the old workers end with the iterator
+        setattr(loader, _RESTARTS, restarts_of(loader) + 1)
 
 
-def restart_training_workers(runner: Any) -> None:
-    """Do the same for the loader of a run's training, which its loop may have a twin of."""
-    restart = getattr(getattr(runner, "train_loop", None), "restart_workers", None)
-    if restart is None:
-        restart_workers(runner.train_dataloader)
-    else:
-        restart()
+def restarts_of(loader: Any) -> int:
+    """Return how often `restart_workers` was asked for, for who has made workers of its own for a loader."""
+    return int(getattr(loader, _RESTARTS, 0))
+
+
+_RESTARTS = "_asynchooks_restarts"
 
 
 def _built(transform: Any) -> Transform:

@@ -166,10 +166,11 @@ class Registry:
     def resolve(
         self, cfg: Mapping[str, Any], *, scope: str | None = None
     ) -> tuple[Buildable, dict[str, Any]]:
-        """Return the class that a config dict names, and a copy of its options."""
+        """Return the class that a config dict names, and a copy of its options; its ``_scope_`` wins."""
         if not isinstance(cfg, Mapping):
             raise ConfigError(f"A {self.name} is configured by a dict such as dict(type=...), not {cfg!r}.")
         options = dict(cfg)
+        scope = options.pop("_scope_", scope)
         kind = options.pop("type", None)
         if kind is None:
             raise ConfigError(
@@ -302,7 +303,7 @@ def check_options(target: Buildable, options: Mapping[str, Any], *, also: Iterab
     names, open_ended = option_names(target)
     unknown = [] if open_ended else [name for name in options if name not in names]
     if unknown:
-        raise UnknownOptionError(_no_such_option(target, unknown[0], [*names, *also]))
+        raise UnknownOptionError(_no_such_option(target, unknown[0], [*dict.fromkeys([*names, *also])]))
     missing = [name for name in _required(target) if name not in options]
     if missing:
         raise ConfigError(

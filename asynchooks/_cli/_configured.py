@@ -8,31 +8,44 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from asynchooks.config import Config, parse_options
+from asynchooks.config import Config, import_modules, parse_options
 from asynchooks.errors import AsyncHooksError, StorageError
 
 if TYPE_CHECKING:
     from asynchooks.runner import Runner
 
-__all__ = ["FAILED", "INTERRUPTED", "STORE", "WRONG", "blaming_config", "load_config", "runner_of", "tell"]
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "STORE",
+    "WRONG",
+    "blaming_config",
+    "import_from_here",
+    "load_config",
+    "runner_of",
+    "tell",
+]
 
 FAILED, WRONG, STORE, INTERRUPTED = 1, 2, 3, 130
 
 
-def load_config(file: str, pairs: Sequence[str]) -> Config:
-    """Read a configuration, with the options of a command line over it, and a work folder.
-
-    Modules that it imports are found in the current folder too, as with ``python -m``.
-    """
+def import_from_here(modules: Sequence[str] = ()) -> None:
+    """Have modules found in the current folder too, as with ``python -m``, and import some."""
     if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds texts
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    import_modules({"imports": list(modules)}, source="--import")
+
+
+def load_config(file: str, pairs: Sequence[str]) -> Config:
+    """Read a configuration, with the options of a command line over it, and a work folder."""
+    import_from_here()
     cfg = Config.fromfile(file)
     cfg.merge_from_dict(parse_options(pairs))
     if cfg.get("work_dir") is None:
@@ -63,7 +76,7 @@ def blaming_config(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(STORE if isinstance(error, StorageError) else WRONG) from None
 
 
-def tell(error: BaseException, *, echo: Callable[..., None] = typer.echo) -> None:
+def tell(error: BaseException) -> None:
     """Print an error with its notes on stderr; its class too, where it is not one of this package's."""
     kind = "" if isinstance(error, AsyncHooksError) else f"{type(error).__name__}: "
-    echo("\n".join([f"error: {kind}{error}", *getattr(error, "__notes__", ())]), err=True)
+    typer.echo("\n".join([f"error: {kind}{error}", *getattr(error, "__notes__", ())]), err=True)

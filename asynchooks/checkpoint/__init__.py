@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asynchooks.checkpoint._content import Content
     from asynchooks.checkpoint._inspect import FolderContents, OtherFile, inspect_folder
     from asynchooks.checkpoint._manifest import CheckpointInfo
+    from asynchooks.checkpoint._mirror import Mirror
     from asynchooks.checkpoint._prune import prune
     from asynchooks.checkpoint._restore._restore import (
         find_latest,
@@ -73,6 +74,7 @@ __all__ = [
     "KeepLast",
     "RetentionPolicy",
     "Content",
+    "Mirror",
     "Entry",
     "OwnerFile",
     "Progress",
@@ -89,6 +91,7 @@ _MODULES = {
     "_inspect": ("FolderContents", "OtherFile", "inspect_folder"),
     "_manifest": ("CheckpointInfo",),
     "_capture._overlap": ("Overlap", "Watch", "before_step"),
+    "_mirror": ("Mirror",),
     "_prune": ("prune",),
     "_restore._restore": ("find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"),
     "_retention": ("KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 from asynchooks.config import _templates
 from asynchooks.config._dict import ConfigDict, plain
 from asynchooks.config._documents import READERS, Document
-from asynchooks.config._merge import BASE, merged
+from asynchooks.config._merge import BASE, DEPRECATION, merged
 from asynchooks.config._script import ReadBase, Script
 from asynchooks.errors import ConfigError, DuplicateNameError
 
@@ -84,10 +85,18 @@ def load(
         base = ConfigDict(inherited.entries)
         own = source.entries(base, read) if isinstance(source, Script) else source.entries()
         own = _templates.resolve_marks(plain(own), base)
+        _warn_of_deprecation(own.pop(DEPRECATION, None), path)
         entries = merged(own, plain(base))
     origins = {key: inherited.origins.get(key, ()) + ((path,) if key in own else ()) for key in entries}
     texts = [*(each.text for each in bases), f"{path}\n{original}"]
     return Loaded(entries, origins, "\n".join(texts), {**inherited.environment, **environment})
+
+
+def _warn_of_deprecation(deprecation: Any, path: Path) -> None:
+    """Tell what a file says about its own end: ``_deprecation_ = dict(expected=..., reference=...)``."""
+    if isinstance(deprecation, Mapping):
+        hints = "".join(f" {key}: {value}." for key, value in deprecation.items())
+        warnings.warn(f"The configuration {path} is deprecated.{hints}", FutureWarning, stacklevel=4)
 
 
 def _parse(text: str, path: Path, substitutions: Substitutions) -> tuple[Script | Document, dict[str, str]]:

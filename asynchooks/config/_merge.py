@@ -10,10 +10,11 @@ from typing import Any
 
 from asynchooks.errors import ConfigError, UnknownNameError
 
-__all__ = ["BASE", "DELETE", "merged", "nested"]
+__all__ = ["BASE", "DELETE", "DEPRECATION", "merged", "nested"]
 
 BASE = "_base_"
 DELETE = "_delete_"
+DEPRECATION = "_deprecation_"
 
 
 def merged(child: Mapping[str, Any], base: Mapping[str, Any], *, path: str = "") -> dict[str, Any]:

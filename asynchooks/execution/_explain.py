@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from asynchooks.execution._plan import Plan, Step
 
 __all__ = [
-    "OWN_PARTS",
     "Band",
     "Cause",
     "ExplainedStep",
@@ -33,7 +32,7 @@ __all__ = [
     "shapes_of",
 ]
 
-OWN_PARTS = "its own earlier parts"
+_OWN_PARTS = "its own earlier parts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,11 @@ class Cause:
     points: tuple[str, ...]
     rule: int
     why: str
+
+    @property
+    def is_own(self) -> bool:
+        """Whether these are earlier parts of the hook that waits, as rule 1 has it of every hook."""
+        return self.why == _OWN_PARTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +218,7 @@ class _Explaining:
         if not self._board.must_precede(earlier, later):
             return None
         if earlier.hook == later.hook:
-            return 1, OWN_PARTS
+            return 1, _OWN_PARTS
         if later.hook in earlier.heard_by:
             return 1, f"it listens to what {first.registration.name} fires"
         if earlier.effects is not None and later.effects is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from asynchooks.data import restart_training_workers
+from asynchooks.data import restart_workers
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, Hook
 from asynchooks.registry import HOOKS
@@ -83,7 +83,7 @@ class SyncRandomSizeHook(Hook):
             dist.broadcast(agreed, 0)
             size = (int(agreed[0]), int(agreed[1]))
         _dataset(runner).update_dynamic_scale(size)
-        restart_training_workers(runner)
+        restart_workers(runner.train_dataloader)
 
 
 def _dataset(runner: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from asynchooks.data import restart_workers
+from asynchooks.data import restarts_of
 from asynchooks.errors import ConfigError
 from asynchooks.runner._random import restore_rng, rng_state
 
@@ -42,6 +42,7 @@ class BatchFeed:
         self._batches: Iterator[Any] | None = None
         self._start: dict[str, Any] | None = None
         self._resume: dict[str, Any] | None = None
+        self._restarts = restarts_of(loader)
 
     @property
     def is_resumed(self) -> bool:
@@ -50,6 +51,7 @@ class BatchFeed:
 
     def start_pass(self) -> None:
         """Begin a pass over the loader, or go on in the one that a checkpoint was taken in."""
+        self._follow_restarts()
         if self._resume is not None:
             self._continue_pass(self._resume)
             self._resume = None
@@ -74,11 +76,6 @@ class BatchFeed:
         batch = next(self._batches)
         self.drawn += 1
         return batch
-
-    def restart_workers(self) -> None:
-        """Have the next pass start worker processes anew, with the data set as it is then."""
-        restart_workers(self.loader)
-        restart_workers(self._source)
 
     def next_of_any_pass(self) -> Any:
         """Return the next batch; begin another pass where this one ends."""
@@ -124,6 +121,13 @@ class BatchFeed:
         self.passes = passes
         if passes or done:
             self._resume = {"done": done, "generators": None}
+
+    def _follow_restarts(self) -> None:
+        """Give up persistent workers where a hook has asked for new ones: those of the user's loader are others."""
+        if self._restarts != restarts_of(self.loader):
+            self._restarts = restarts_of(self.loader)
+            if isinstance(self._source, DataLoader):
+                self._source._iterator = None  # noqa: SLF001 - as in restart_workers
 
     def _continue_pass(self, state: dict[str, Any]) -> None:
         self.drawn, start = state["done"], state["generators"]

@@ -136,10 +136,6 @@ class TrainLoop(ABC):
         else:
             self._feed.skip_to(iteration // length, iteration % length)
 
-    def restart_workers(self) -> None:
-        """Have the next pass over the data start worker processes anew: for hooks that change the data set."""
-        self._feed.restart_workers()
-
     def _start_pass(self) -> None:
         is_resumed = self._feed.is_resumed
         self._feed.start_pass()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,20 +16,48 @@ from numpy.typing import NDArray
 
 from asynchooks.errors import ConfigError
 from asynchooks.visualization._colors import RGB, color_of, colors_of
+from asynchooks.visualization._dashes import circle_path, closed, pattern_of, strokes
 from asynchooks.visualization._image import array_of, image_of
 
 if TYPE_CHECKING:
     from asynchooks.visualization._backend import Image
 
-__all__ = ["Canvas"]
+__all__ = ["Canvas", "ShapeStyle"]
 
 Points: TypeAlias = NDArray[np.float64]
-Paint: TypeAlias = Callable[[Any, list[tuple[float, float]], int], None]
+Paint: TypeAlias = Callable[[Any, Points, int], None]
 Shape: TypeAlias = Literal["rectangle", "polygon", "ellipse"]
 
 _VERTICAL = {"top": "a", "center": "m", "bottom": "d"}
 _HORIZONTAL = {"left": "l", "center": "m", "right": "r"}
 _BLACK: RGB = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Inked:
+    """How one shape is drawn: its edge and its face, None for none, and their opacity."""
+
+    edge: RGB | None
+    line_style: str
+    width: int
+    face: RGB | None
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeStyle:
+    """How shapes are drawn: each value for all of them, or a list of one for each."""
+
+    edge_colors: Any
+    line_styles: Any
+    line_widths: Any
+    face_colors: Any
+    alpha: float
+
+    def of(self, index: int, count: int) -> Inked:
+        """Return the style of one of so many shapes."""
+        edge, face = (colors_of(each, count)[index] for each in (self.edge_colors, self.face_colors))
+        return Inked(edge, _one(self.line_styles, index), _width(self.line_widths, index), face, self.alpha)
 
 
 class Canvas:
@@ -52,48 +82,47 @@ class Canvas:
         """Height of a text in pixels where none is given: it grows with the image."""
         return max(10, int(math.sqrt(self._picture.width * self._picture.height)) // 90)
 
-    def bboxes(self, bboxes: Any, edge_colors: Any, line_widths: Any, face_colors: Any, alpha: float) -> None:
+    def bboxes(self, bboxes: Any, style: ShapeStyle) -> None:
         """Draw boxes, n x 4: x1, y1, x2, y2 in pixels; an edge lies inside of its box."""
-        for index, box in enumerate(_rows(bboxes, 4)):
-            x1, y1, x2, y2 = np.rint(box)
+        boxes = np.rint(_rows(bboxes, 4))
+        for index, (x1, y1, x2, y2) in enumerate(boxes):
             corners = np.array([[min(x1, x2), min(y1, y2)], [max(x1, x2), max(y1, y2)]])
-            style = _style(index, len(_rows(bboxes, 4)), edge_colors, line_widths, face_colors)
-            self._draw("rectangle", corners, *style, alpha)
+            self._draw("rectangle", corners, style.of(index, len(boxes)))
 
-    def polygons(
-        self, polygons: Any, edge_colors: Any, line_widths: Any, face_colors: Any, alpha: float
-    ) -> None:
+    def polygons(self, polygons: Any, style: ShapeStyle) -> None:
         """Draw closed polygons: one, or a list of them, n x 2 or flat."""
         shapes = polygons if isinstance(polygons, list) else [polygons]
         for index, shape in enumerate(shapes):
             points = array_of(shape).astype(float).reshape(-1, 2)
-            style = _style(index, len(shapes), edge_colors, line_widths, face_colors)
-            self._draw("polygon", points, *style, alpha)
+            self._draw("polygon", points, style.of(index, len(shapes)))
 
-    def circles(
-        self, center: Any, radius: Any, edge_colors: Any, line_widths: Any, face_colors: Any, alpha: float
-    ) -> None:
+    def circles(self, center: Any, radius: Any, style: ShapeStyle) -> None:
         """Draw circles: centers n x 2, radii n or one for all."""
         centers = _rows(center, 2)
         radii = np.broadcast_to(array_of(radius).astype(float).reshape(-1), (len(centers),))
         for index, (middle, reach) in enumerate(zip(centers, radii, strict=True)):
-            style = _style(index, len(centers), edge_colors, line_widths, face_colors)
-            self._draw("ellipse", np.array([middle - reach, middle + reach]), *style, alpha)
+            bounds = np.array([middle - reach, middle + reach])
+            self._draw("ellipse", bounds, style.of(index, len(centers)))
 
-    def points(self, positions: Any, colors: Any, sizes: Any) -> None:
+    def points(self, positions: Any, colors: Any, marker: str | None, sizes: Any) -> None:
         """Draw filled points: positions n x 2, sizes (radii in pixels) n, one for all, or None for 3."""
-        self.circles(positions, 3 if sizes is None else sizes, "none", 1, colors, 1.0)
+        shapes: dict[Any, Shape] = {None: "ellipse", "o": "ellipse", ".": "ellipse", "s": "rectangle"}
+        if marker not in shapes:
+            raise ConfigError(f"A point is drawn as 'o', '.' or 's', not as {marker!r}.")
+        places = _rows(positions, 2)
+        radii = np.broadcast_to(np.asarray(3.0 if sizes is None else array_of(sizes), float), (len(places),))
+        for place, reach, color in zip(places, radii, colors_of(colors, len(places)), strict=True):
+            self._draw(
+                shapes[marker], np.array([place - reach, place + reach]), Inked(None, "-", 1, color, 1.0)
+            )
 
-    def lines(self, x_datas: Any, y_datas: Any, colors: Any, line_widths: Any) -> None:
+    def lines(self, x_datas: Any, y_datas: Any, colors: Any, line_styles: Any, line_widths: Any) -> None:
         """Draw line segments: x and y of both ends, each n x 2."""
         ends = np.stack([_rows(x_datas, 2), _rows(y_datas, 2)], axis=-1)
-        for index, (segment, color) in enumerate(zip(ends, colors_of(colors, len(ends)), strict=True)):
-            width = _width(line_widths, index)
-
-            def paint(draw: Any, points: list[tuple[float, float]], ink: int, width: int = width) -> None:
-                draw.line(points, fill=ink, width=width)
-
-            self._stamp(segment, color, 1.0, paint, reach=width)
+        style = ShapeStyle(colors, line_styles, line_widths, None, 1.0)
+        for index, segment in enumerate(ends):
+            ink = style.of(index, len(ends))
+            self._stamp(segment, ink.edge, ink.alpha, partial(_paint_line, ink=ink), reach=ink.width)
 
     def texts(
         self,
@@ -103,16 +132,19 @@ class Canvas:
         colors: Any,
         vertical_alignments: Any,
         horizontal_alignments: Any,
+        font_families: Any,
         bboxes: Any,
+        font_properties: Any,
     ) -> None:
         """Write texts at positions, n x 2; ``bboxes`` are dicts of the background: facecolor, alpha, pad."""
-        from PIL import ImageDraw, ImageFont
+        from PIL import ImageDraw
 
         words = [texts] if isinstance(texts, str) else list(texts)
         for index, (text, position, color) in enumerate(
             zip(words, _rows(positions, 2), colors_of(colors, len(words)), strict=True)
         ):
-            font = ImageFont.load_default(max(1, int(_one(font_sizes, index) or self.font_size)))
+            size = max(1, int(_one(font_sizes, index) or self.font_size))
+            font = _font(_one(font_families, index), _one(font_properties, index), size)
             anchor = _aligned(_HORIZONTAL, horizontal_alignments, index) + _aligned(
                 _VERTICAL, vertical_alignments, index
             )
@@ -124,7 +156,7 @@ class Canvas:
                 pad = float(box.get("pad", 0))
                 corners = np.array([[left - pad, top - pad], [right + pad, bottom + pad]])
                 face = color_of(box.get("facecolor", "w"))
-                self._draw("rectangle", corners, None, 1, face, float(box.get("alpha", 1.0)))
+                self._draw("rectangle", corners, Inked(None, "-", 1, face, float(box.get("alpha", 1.0))))
             draw.text((x, y), text, fill=color or _BLACK, font=font, anchor=anchor)
 
     def binary_masks(self, binary_masks: Any, colors: Any, alphas: Any) -> None:
@@ -150,17 +182,9 @@ class Canvas:
 
         self._picture.paste(color, (0, 0), PillowImage.fromarray(mask.astype(np.uint8) * round(255 * alpha)))
 
-    def _draw(
-        self, shape: Shape, points: Points, edge: RGB | None, width: int, face: RGB | None, alpha: float
-    ) -> None:
-        def fill(draw: Any, at: list[tuple[float, float]], ink: int) -> None:
-            getattr(draw, shape)(at, fill=ink)
-
-        def outline(draw: Any, at: list[tuple[float, float]], ink: int) -> None:
-            getattr(draw, shape)(at, outline=ink, width=width)
-
-        self._stamp(points, face, alpha, fill)
-        self._stamp(points, edge, alpha, outline, reach=width)
+    def _draw(self, shape: Shape, points: Points, ink: Inked) -> None:
+        self._stamp(points, ink.face, ink.alpha, partial(_paint_face, shape=shape))
+        self._stamp(points, ink.edge, ink.alpha, partial(_paint_edge, shape=shape, ink=ink), reach=ink.width)
 
     def _stamp(self, points: Points, color: RGB | None, alpha: float, paint: Paint, reach: float = 0) -> None:
         """Paint a shape into a mask that is no larger than the shape, and its color through the mask."""
@@ -177,7 +201,7 @@ class Canvas:
             return  # outside of the image
         width, height = (int(each) for each in high - low)
         mask = PillowImage.new("L", (width, height))
-        paint(ImageDraw.Draw(mask), [(float(x), float(y)) for x, y in points - low], round(255 * alpha))
+        paint(ImageDraw.Draw(mask), points - low, round(255 * alpha))
         self._picture.paste(color, (int(low[0]), int(low[1])), mask)
 
 
@@ -193,8 +217,42 @@ def _rows(values: Any, width: int) -> Points:
     return np.asarray(array, float)
 
 
-def _style(index: int, count: int, edges: Any, widths: Any, faces: Any) -> tuple[RGB | None, int, RGB | None]:
-    return colors_of(edges, count)[index], _width(widths, index), colors_of(faces, count)[index]
+def _paint_face(draw: Any, at: Points, value: int, *, shape: Shape) -> None:
+    getattr(draw, shape)(_pairs(at), fill=value)
+
+
+def _paint_edge(draw: Any, at: Points, value: int, *, shape: Shape, ink: Inked) -> None:
+    if not pattern_of(ink.line_style):
+        getattr(draw, shape)(_pairs(at), outline=value, width=ink.width)
+        return
+    low, high = at[0], at[-1]
+    paths = {
+        "rectangle": lambda: closed(np.array([low, [high[0], low[1]], high, [low[0], high[1]]])),
+        "ellipse": lambda: circle_path(low, high),
+        "polygon": lambda: closed(at),
+    }
+    _paint_line(draw, paths[shape](), value, ink=ink)
+
+
+def _paint_line(draw: Any, at: Points, value: int, *, ink: Inked) -> None:
+    pattern = pattern_of(ink.line_style)
+    for stroke in strokes(at, pattern, ink.width) if pattern else [at]:
+        draw.line(_pairs(stroke), fill=value, width=ink.width)
+
+
+def _pairs(points: Points) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in points]
+
+
+def _font(family: Any, properties: Any, size: int) -> Any:
+    """Return the font of a file, or Pillow's own, which stands for all families."""
+    from PIL import ImageFont
+
+    file = properties.get_file() if hasattr(properties, "get_file") else properties
+    file = file or (
+        family if isinstance(family, str) and family.lower().endswith((".ttf", ".otf", ".ttc")) else None
+    )
+    return ImageFont.load_default(size) if file is None else ImageFont.truetype(str(file), size)
 
 
 def _width(widths: Any, index: int) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asynchooks.visualization._canvas import Canvas
+from asynchooks.visualization._canvas import Canvas, ShapeStyle
 from asynchooks.visualization._colors import palette_of
 from asynchooks.visualization._image import array_of, image_of
 from asynchooks.visualization._sample import field_of, read_sample
@@ -104,7 +104,7 @@ def _draw_instances(canvas: Canvas, instances: Any, meta: Mapping[str, Any], sty
     corners = None if bboxes is None else array_of(bboxes)[:, :4]
     if corners is not None and corners.any():  # heads without boxes predict zeros
         colors = [palette_of(boxes_in, kind) for kind in kinds]
-        canvas.bboxes(corners, colors, style.line_width, "none", style.alpha)
+        canvas.bboxes(corners, ShapeStyle(colors, "-", style.line_width, None, style.alpha))
         at = corners[:, :2] + style.line_width
     elif masks is not None and len(masks):
         at = np.array([_middle(mask) for mask in masks])
@@ -112,7 +112,7 @@ def _draw_instances(canvas: Canvas, instances: Any, meta: Mapping[str, Any], sty
         return
     captions = [_caption(instances, index, labels, ids, meta) for index in range(count)]
     background = {"facecolor": "k", "alpha": 0.8, "pad": 1} if any(captions) else None
-    canvas.texts(captions, at, None, style.text_color, "top", "left", background)
+    canvas.texts(captions, at, None, style.text_color, "top", "left", None, background, None)
 
 
 def _middle(mask: Any) -> tuple[float, float]:
@@ -154,7 +154,7 @@ def _draw_label(canvas: Canvas, sample: Any, side: str, meta: Mapping[str, Any],
         lines.append(f"{side}: {_name(label, meta)}{score}")
     at = np.array([[2.0, 2.0]])
     box = [{"facecolor": "k", "alpha": 0.8, "pad": 1}]
-    canvas.texts(["\n".join(lines)], at, None, style.text_color, "top", "left", box)
+    canvas.texts(["\n".join(lines)], at, None, style.text_color, "top", "left", None, box, None)
 
 
 def _name(label: int, meta: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ class DVCLiveVisBackend(ClientBackend):
         save_dir: folder of DVCLive's files, unless ``init_kwargs`` has ``dir``.
         artifact_suffix: endings of the files below ``save_dir`` that `close` records as artifacts.
         init_kwargs: arguments of ``dvclive.Live``.
+        live: a ``Live`` of the caller's, who ends it.
 
     Raises:
         ConfigError: dvclive is not installed.
@@ -46,10 +47,13 @@ class DVCLiveVisBackend(ClientBackend):
         save_dir: str | os.PathLike[str] | None = None,
         artifact_suffix: str | Sequence[str] = (".json", ".py", "yaml"),
         init_kwargs: Mapping[str, Any] | None = None,
+        *,
+        live: Any = None,
     ) -> None:
         super().__init__(save_dir)
         self._suffixes = checked_suffixes("DVCLiveVisBackend", "artifact_suffix", artifact_suffix)
         self._init_kwargs = checked_mapping("DVCLiveVisBackend", "init_kwargs", init_kwargs)
+        self._live = live
         self._was_open = False
 
     def add_config(self, config: Mapping[str, Any] | str) -> None:
@@ -73,6 +77,8 @@ class DVCLiveVisBackend(ClientBackend):
             self.experiment.log_metric(name, number)
 
     def _open(self) -> Any:
+        if self._live is not None:
+            return self._live
         options = {"save_dvc_exp": True, "cache_images": True, **self._init_kwargs}
         if self.save_dir is not None:
             options.setdefault("dir", self.save_dir)
@@ -84,4 +90,5 @@ class DVCLiveVisBackend(ClientBackend):
     def _finish(self, client: Any) -> None:
         for path in files_below(self.save_dir, self._suffixes):
             client.log_artifact(os.fspath(path))
-        client.end()
+        if client is not self._live:
+            client.end()

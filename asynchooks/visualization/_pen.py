@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from asynchooks.errors import ConfigError
-from asynchooks.visualization._canvas import Canvas
+from asynchooks.visualization._canvas import Canvas, ShapeStyle
 from asynchooks.visualization._image import check_pillow
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ __all__ = ["Pen"]
 class Pen:
     """Draws on the image that `set_image` chose. Pixels; (0, 0) is the top left corner.
 
-    Colors are letters ("r"), names, "#rrggbb" or three numbers from 0 to 255: one for all things, or a list. Where
-    several threads draw, each holds the visualizer's lock over its own ``set_image`` ... ``get_image``, as
-    ``add_datasample`` does.
+    Colors are letters ("r"), names, "#rrggbb" or three numbers from 0 to 255; line styles "-", "--", ":" and "-.";
+    one for all things, or a list. Where several threads draw, each holds the visualizer's lock over its own
+    ``set_image`` ... ``get_image``, as ``add_datasample`` does.
     """
 
     def __init__(self, lock: RLock) -> None:
@@ -42,26 +42,30 @@ class Pen:
         self,
         bboxes: Any,
         edge_colors: Any = "g",
+        line_styles: Any = "-",
         line_widths: Any = 2,
         face_colors: Any = "none",
         alpha: float = 0.8,
     ) -> Self:
         """Draw boxes: x1, y1, x2, y2, one or n x 4. The edge lies inside of the box."""
+        style = ShapeStyle(edge_colors, line_styles, line_widths, face_colors, alpha)
         with self._lock:
-            self._drawing().bboxes(bboxes, edge_colors, line_widths, face_colors, alpha)
+            self._drawing().bboxes(bboxes, style)
         return self
 
     def draw_polygons(
         self,
         polygons: Any,
         edge_colors: Any = "g",
+        line_styles: Any = "-",
         line_widths: Any = 2,
         face_colors: Any = "none",
         alpha: float = 0.8,
     ) -> Self:
         """Draw closed polygons: n x 2 points, or a list of such."""
+        style = ShapeStyle(edge_colors, line_styles, line_widths, face_colors, alpha)
         with self._lock:
-            self._drawing().polygons(polygons, edge_colors, line_widths, face_colors, alpha)
+            self._drawing().polygons(polygons, style)
         return self
 
     def draw_circles(
@@ -69,25 +73,31 @@ class Pen:
         center: Any,
         radius: Any,
         edge_colors: Any = "g",
+        line_styles: Any = "-",
         line_widths: Any = 2,
         face_colors: Any = "none",
         alpha: float = 0.8,
     ) -> Self:
         """Draw circles: centers, one or n x 2, and radii."""
+        style = ShapeStyle(edge_colors, line_styles, line_widths, face_colors, alpha)
         with self._lock:
-            self._drawing().circles(center, radius, edge_colors, line_widths, face_colors, alpha)
+            self._drawing().circles(center, radius, style)
         return self
 
-    def draw_lines(self, x_datas: Any, y_datas: Any, colors: Any = "g", line_widths: Any = 2) -> Self:
+    def draw_lines(
+        self, x_datas: Any, y_datas: Any, colors: Any = "g", line_styles: Any = "-", line_widths: Any = 2
+    ) -> Self:
         """Draw line segments: the x of both ends, one or n x 2, and the y of both."""
         with self._lock:
-            self._drawing().lines(x_datas, y_datas, colors, line_widths)
+            self._drawing().lines(x_datas, y_datas, colors, line_styles, line_widths)
         return self
 
-    def draw_points(self, positions: Any, colors: Any = "g", sizes: Any = None) -> Self:
-        """Draw points: one or n x 2, with radii; 3 where none are given."""
+    def draw_points(
+        self, positions: Any, colors: Any = "g", marker: str | None = None, sizes: Any = None
+    ) -> Self:
+        """Draw points: one or n x 2, round (None, "o", ".") or square ("s"), with radii in pixels, 3 by default."""
         with self._lock:
-            self._drawing().points(positions, colors, sizes)
+            self._drawing().points(positions, colors, marker, sizes)
         return self
 
     def draw_texts(
@@ -98,7 +108,9 @@ class Pen:
         colors: Any = "g",
         vertical_alignments: Any = "top",
         horizontal_alignments: Any = "left",
+        font_families: Any = "sans-serif",
         bboxes: Any = None,
+        font_properties: Any = None,
     ) -> Self:
         """Write texts at positions, one or n x 2.
 
@@ -109,11 +121,21 @@ class Pen:
             colors: of the letters.
             vertical_alignments: "top", "center" or "bottom".
             horizontal_alignments: "left", "center" or "right".
+            font_families: a font file (``.ttf``, ``.otf``); any family's name stands for Pillow's own font.
             bboxes: backgrounds, each a dict of ``facecolor``, ``alpha`` and ``pad`` (pixels).
+            font_properties: matplotlib's, or a font file; for letters that Pillow's own font has not.
         """
         with self._lock:
             self._drawing().texts(
-                texts, positions, font_sizes, colors, vertical_alignments, horizontal_alignments, bboxes
+                texts,
+                positions,
+                font_sizes,
+                colors,
+                vertical_alignments,
+                horizontal_alignments,
+                font_families,
+                bboxes,
+                font_properties,
             )
         return self
 

@@ -1,22 +1,17 @@
-"""`TensorboardVisBackend`: one event file of scalars, images and texts, as TensorBoard reads it.
-
-Writes the records itself: TensorBoard's own writer keeps a thread and a buffer that somebody has to close.
-"""
+"""`TensorboardVisBackend`: scalars, images, texts and graphs for TensorBoard."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from asynchooks.errors import ConfigError
 from asynchooks.registry import VISBACKENDS
-from asynchooks.visualization._append import AppendFile
 from asynchooks.visualization._backend import Image, VisBackend
+from asynchooks.visualization._events import EventFile, summary_writer
 from asynchooks.visualization._image import encode_image
 from asynchooks.visualization._local import config_text
 from asynchooks.visualization._scalars import numbers_by_name
@@ -43,37 +38,26 @@ class TensorboardVisBackend(VisBackend):
             raise ConfigError(
                 "TensorboardVisBackend needs the package tensorboard: pip install 'asynchooks[tensorboard]'."
             )
-        self._file: AppendFile | None = None
+        self._events: EventFile | None = None
         self._writer: Any = None
 
     @property
     def experiment(self) -> Any:
-        """TensorBoard's ``RecordWriter`` of the event file, opened now if it is not open."""
-        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
-        from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
-
-        if self._file is None:
-            if self.save_dir is None:
-                raise ConfigError(
-                    "TensorboardVisBackend writes to its save_dir, or the visualizer's; there is neither."
-                )
-            name = (
-                f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{id(self)}"
-            )
-            self._file = AppendFile(Path(self.save_dir, name))
-            self._writer = RecordWriter(self._file)
-        if not self._file.path.exists():
-            self._writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        """PyTorch's ``SummaryWriter``, for what has no method here; it writes to the same file."""
+        if self._writer is None:
+            self._writer = summary_writer(self._file())
         return self._writer
 
     def add_config(self, config: Mapping[str, Any] | str) -> None:
         """Record the configuration as a text."""
         self._add_text("config", config_text(config))
 
-    def add_graph(self, model: Any, data_batch: Any) -> None:
-        """Record the model's printed form as a text."""
-        del data_batch
-        self._add_text("model", str(model))
+    def add_graph(self, model: Any, data_batch: Any = None) -> None:
+        """Record the graph that the model runs on a batch, or, without a batch, its printed form as a text."""
+        if data_batch is None:
+            self._add_text("model", str(model))
+        else:
+            self.experiment.add_graph(model, data_batch)
 
     def add_image(self, name: str, image: Image, step: int = 0) -> None:
         """Record an image, as PNG."""
@@ -104,8 +88,8 @@ class TensorboardVisBackend(VisBackend):
 
     def close(self) -> None:
         """Close the file; a later call goes on in it."""
-        if self._file is not None:
-            self._file.close()
+        if self._events is not None:
+            self._events.close()
 
     def _add_text(self, tag: str, text: str) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -122,8 +106,17 @@ class TensorboardVisBackend(VisBackend):
         self._add([value], 0)
 
     def _add(self, values: list[Any], step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
-        self.experiment.write(event.SerializeToString())
+        self._file().add_event(event)
+
+    def _file(self) -> EventFile:
+        if self._events is None:
+            if self.save_dir is None:
+                raise ConfigError(
+                    "TensorboardVisBackend writes to its save_dir, or the visualizer's, and there is neither."
+                )
+            self._events = EventFile(self.save_dir)
+        return self._events

@@ -113,7 +113,7 @@ class WandbVisBackend(ClientBackend):
         self,
         name: str,
         type: str,  # noqa: A002 - W&B's name
-        files: Iterable[str | os.PathLike[str]] = (),
+        files: Mapping[str, str | os.PathLike[str]] | Iterable[str | os.PathLike[str]] = (),
         *,
         objects: Mapping[str, Any] | None = None,
         aliases: Sequence[str] = (),
@@ -124,7 +124,7 @@ class WandbVisBackend(ClientBackend):
         Args:
             name: name of the artifact.
             type: kind of the artifact, such as "model".
-            files: local files; they are copied before this returns.
+            files: local files, perhaps by their names in it; they are copied before this returns.
             objects: tables and the like, by name.
             aliases: names of this version.
             metadata: notes on it.
@@ -133,8 +133,9 @@ class WandbVisBackend(ClientBackend):
 
         run = self.experiment
         artifact = wandb.Artifact(name, type=type, metadata=None if metadata is None else plain(metadata))
-        for path in files:
-            artifact.add_file(os.fspath(path))
+        named = files if isinstance(files, Mapping) else {Path(path).name: path for path in files}
+        for inner, path in named.items():
+            artifact.add_file(os.fspath(path), name=inner)
         for key, each in (objects or {}).items():
             artifact.add(each, key)
         return run.log_artifact(artifact, aliases=list(aliases) or None)

@@ -16,7 +16,7 @@ from asynchooks._cli._app import app
 from asynchooks._cli.hooks._catalogue import catalogue
 from asynchooks.execution import Effects, Hook, background
 from asynchooks.hooks import LoggerHook
-from asynchooks.registry import HOOKS, MMCV_HOOKS
+from asynchooks.registry import HOOKS, MMCV_HOOKS, Registry
 
 PARTS = """
 import torch
@@ -81,7 +81,23 @@ def test_the_catalogue_knows_every_registered_hook_with_its_scope() -> None:
     own_to_mmcv = [n for n in MMCV_HOOKS if n not in HOOKS or HOOKS.get(n) is not MMCV_HOOKS.get(n)]
     classes = [name for name in HOOKS if isinstance(HOOKS.get(name), type)]
 
-    assert names == {*classes, *(f"mmcv.{name}" for name in own_to_mmcv)}
+    assert {n for n in names if "." not in n} == {*classes}
+    assert {n for n in names if n.startswith("mmcv.")} == {f"mmcv.{name}" for name in own_to_mmcv}
+
+
+def test_hooks_of_other_packages_are_shown_once_they_are_imported() -> None:
+    assert hooks("PlanReader", "--import", "cli_plan_parts").exit_code == 0
+    assert "PlanReader  LOWEST (100)  reads checkpoints" in hooks("--filter", "planr").output
+    assert "--import: custom_imports: 'not_there'" in hooks("--import", "not_there").output
+
+
+def test_hooks_of_a_child_registry_have_its_scope() -> None:
+    child = Registry("hook", parent=HOOKS, scope="catalogue_child")
+    try:
+        child.register_module("ChildHook", module=LoggerHook)
+        assert "catalogue_child.ChildHook" in {entry.name for entry in catalogue()}
+    finally:
+        del HOOKS.children["catalogue_child"]
 
 
 def test_an_entry_says_what_the_class_says() -> None:

@@ -24,14 +24,14 @@ from asynchooks import Hook
 from asynchooks.registry import DATASETS, HOOKS, MODELS
 
 @MODELS.register_module(force=True)
-class CliNet(torch.nn.Linear):
+class TrainNet(torch.nn.Linear):
     def __init__(self, width=4):
         super().__init__(width, 1)
     def forward(self, batch):
         return super().forward(batch).square().mean()
 
 @DATASETS.register_module(force=True)
-class CliData(torch.utils.data.Dataset):
+class TrainData(torch.utils.data.Dataset):
     def __init__(self, size=8):
         self.size = size
     def __len__(self):
@@ -40,7 +40,7 @@ class CliData(torch.utils.data.Dataset):
         return torch.full((4,), float(index))
 
 @HOOKS.register_module(force=True)
-class CliFailure(Hook):
+class TrainFailure(Hook):
     def __init__(self, kind="RuntimeError"):
         self.kind = kind
     def after_train_epoch(self, runner):
@@ -48,8 +48,8 @@ class CliFailure(Hook):
 """
 RUN = """
 custom_imports = dict(imports=['cli_train_parts'])
-model = dict(type='CliNet')
-train_dataloader = dict(batch_size=4, dataset=dict(type='CliData'))
+model = dict(type='TrainNet')
+train_dataloader = dict(batch_size=4, dataset=dict(type='TrainData'))
 train_cfg = dict(by_epoch=True, max_epochs=2)
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))
 """
@@ -128,7 +128,7 @@ def test_a_run_is_resumed_from_the_newest_or_from_what_is_named(
             ["--cfg-options", "custom_imports.imports=[not_there]"],
             ["custom_imports", "'not_there'", "PYTHONPATH"],
         ),
-        (["--cfg-options", "model.width=many"], ["while building CliNet", "--debug shows where"]),
+        (["--cfg-options", "model.width=many"], ["while building TrainNet", "--debug shows where"]),
         (["--cfg-options", "justaword"], ["KEY=VALUE", "'justaword'"]),
         (["--cfg-options", "--work-dir", "x"], ["KEY=VALUE"]),
         (["--mode", "asnyc"], ["'async' or 'sync'"]),
@@ -156,7 +156,7 @@ def test_the_syntax_error_of_a_file_is_told_with_its_line(folder: Path) -> None:
 
 def failing(kind: str, folder: Path) -> str:
     child = folder / "child.py"
-    child.write_text(f"_base_ = 'small.py'\ncustom_hooks = [dict(type='CliFailure', kind='{kind}')]\n")
+    child.write_text(f"_base_ = 'small.py'\ncustom_hooks = [dict(type='TrainFailure', kind='{kind}')]\n")
     return child.name
 
 
@@ -166,7 +166,26 @@ def test_a_run_that_fails_ends_with_one(folder: Path) -> None:
     assert result.exit_code == 1
     assert "Traceback" in result.output
     assert "error: RuntimeError: it broke" in result.output
-    assert "Raised by CliFailure.after_train_epoch" in result.output
+    assert "Raised by TrainFailure.after_train_epoch" in result.output
+
+
+@pytest.mark.parametrize(
+    ("resume", "code", "words"),
+    [
+        ("none/iter_3.pth", 2, "none/iter_3.pth does not exist"),
+        ("small.pth", 1, "small.pth"),
+        ("no-such-protocol://x/iter_3.pth", 2, "no-such-protocol"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_resumed_is_told_without_a_traceback(
+    folder: Path, resume: str, code: int, words: str
+) -> None:
+    (folder / "small.pth").write_bytes(b"no checkpoint")
+    result = train("small.py", "--resume", resume)
+
+    assert result.exit_code == code, result.output
+    assert words in result.output
+    assert "Traceback" not in result.output
 
 
 def test_an_interrupted_run_finishes_what_is_in_flight_and_ends_with_130(folder: Path) -> None:

@@ -38,8 +38,8 @@ def test_entries_are_attributes_all_the_way_down() -> None:
 
 
 def test_a_missing_attribute_suggests_the_nearest() -> None:
-    with pytest.raises(AttributeError, match=r"no entry 'modle' here\. Did you mean 'model'"):
-        make().modle  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no entry 'modexl' here\. Did you mean 'model'"):
+        make().modexl  # noqa: B018
     assert not hasattr(make().model, "depth")
     assert make().get("depth", 5) == 5
 

@@ -134,3 +134,11 @@ def test_a_custom_import_may_be_allowed_to_fail(write: Write) -> None:
 def test_a_wrong_custom_imports_names_the_right_form(write: Write, custom_imports: str, words: str) -> None:
     with pytest.raises((ConfigError, UnknownOptionError), match=words):
         Config.fromfile(write({"a.py": f"custom_imports = {custom_imports}"}))
+
+
+def test_a_file_may_say_that_it_is_deprecated(write: Write) -> None:
+    path = write({"a.py": "_deprecation_ = dict(expected='b.py', reference='https://x.org')\nseed = 1"})
+
+    with pytest.warns(FutureWarning, match=r"a\.py is deprecated\. expected: b\.py\. reference"):
+        cfg = Config.fromfile(path)
+    assert cfg.to_dict() == {"seed": 1}

@@ -135,7 +135,7 @@ def test_values_taken_from_a_base_are_copies(write: Write) -> None:
             r"_base_\.model\.dept: no base has 'dept' there\. Did you mean 'depth'",
         ),
         ("a = 'x/{{ _base_.model.depth }}'", "stands for a whole value"),
-        ("a = _base_.modle", r"line 2: AttributeError: .*'modle'.* Did you mean 'model'"),
+        ("a = _base_.modexl", r"line 2: AttributeError: .*'modexl'.* Did you mean 'model'"),
     ],
 )
 def test_a_wrong_reference_is_named(write: Write, text: str, words: str) -> None:

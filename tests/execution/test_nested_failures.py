@@ -114,16 +114,20 @@ def test_a_deferred_hook_is_not_told_what_failed_after_it() -> None:
 
 
 def test_an_error_that_is_told_inside_a_hook_is_not_blamed_on_it() -> None:
+    gate = Gate()
+
     class Fails(Hook):
         effects = Effects()
 
         async def before_train(self, runner: Any) -> None:
+            await gate.wait()
             raise OSError("no space")
 
     class Outer(Hook):
         effects = Effects()
 
         def before_val(self, runner: Any) -> None:
+            gate.open()
             while not executor._flight.attention:
                 executor._flight.waits.idle(None, None)
             executor.fire("inner", None)

@@ -84,6 +84,25 @@ def test_several_metrics_have_a_best_each(train: Any, names: Names, tmp_path: Pa
     assert state.message_hub.get_info("best_ckpt_val/loss") == str(tmp_path / "best_val_loss_epoch_3.pth")
 
 
+def test_the_hook_says_where_its_checkpoints_are(train: Any, tmp_path: Path) -> None:
+    one, two = CheckpointHook(save_best="acc"), CheckpointHook(save_best=["acc", "loss"])
+    assert (one.last_ckpt, one.best_ckpt_path, two.best_ckpt_path_dict) == (
+        None,
+        None,
+        {"acc": None, "loss": None},
+    )
+    for hook, folder in ((one, tmp_path / "one"), (two, tmp_path / "two")):
+        train(hook, epochs=2, metrics=[{"acc": 0.5, "loss": 0.5}, {"acc": 0.4, "loss": 0.4}], work_dir=folder)
+
+    assert one.last_ckpt == str(tmp_path / "one" / "epoch_2.pth")
+    assert one.best_ckpt_path == str(tmp_path / "one" / "best_acc_epoch_1.pth")
+    assert two.best_ckpt_path is None
+    assert two.best_ckpt_path_dict == {
+        "acc": str(tmp_path / "two" / "best_acc_epoch_1.pth"),
+        "loss": str(tmp_path / "two" / "best_loss_epoch_2.pth"),
+    }
+
+
 def test_auto_takes_the_first_metric_of_the_first_validation(
     train: Any, names: Names, tmp_path: Path
 ) -> None:

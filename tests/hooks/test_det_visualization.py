@@ -154,6 +154,7 @@ def test_predictions_are_copied_before_the_model_overwrites_them(
     backend = LocalVisBackend(tmp_path / "shown")
     state.visualizer = Waiting(vis_backends=[backend], bbox_color=(255, 0, 0), line_width=1, alpha=1)
     outputs = sample()
+    outputs["pred_instances"]["scores"].fill_(1)  # all of them: nothing is chosen, which copies as well
     with HookExecutor([DetVisualizationHook(draw=True)]) as executor:
         executor.fire("after_test_iter", state, batch_idx=0, outputs=[outputs])
         outputs["pred_instances"]["bboxes"].zero_()

@@ -101,7 +101,8 @@ def test_the_default_visualizer_writes_where_mmengine_does(make_runner: Callable
 
     names = {path.relative_to(folder(runner)).as_posix() for path in folder(runner).rglob("*.*")}
     stem = runner.timestamp
-    assert names == {f"{stem}.log", f"vis_data/{stem}.json", "vis_data/scalars.json", "vis_data/config.py"}
+    files = {f"{stem}.log", f"vis_data/{stem}.json", "vis_data/scalars.json", "vis_data/config.py"}
+    assert names - {f"{stem}.py"} == files
     first = lines(folder(runner) / "vis_data" / f"{stem}.json")[0]
     assert {"lr", "loss", "time", "data_time", "epoch", "iter", "step"} <= first.keys()
     assert "'Net'" in (folder(runner) / "vis_data" / "config.py").read_text()
@@ -173,6 +174,38 @@ def test_a_failing_backend_warns_and_keeps_no_other_from_its_record(
     assert "no connection" in caplog.text
 
 
+class Closing(VisBackend):
+    """Counts how often it is closed, and cannot be closed well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+        raise OSError("connection lost")
+
+
+class Interrupted(Net):
+    """Stops in the middle."""
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+
+def test_whatever_ends_a_run_closes_its_visualizer_and_hides_nothing(
+    make_runner: Callable[..., Runner], caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Closing()
+    make_runner(visualizer={"vis_backends": [backend]}).train()
+    assert backend.closed == 1
+
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(visualizer={"vis_backends": [backend]}, model=Interrupted()).train()
+    assert backend.closed == 2
+    assert [record.message for record in caplog.records].count("the visualizer could not be closed") == 2
+
+
 def test_what_the_sinks_name_and_the_visualizer_lacks_is_written_too(
     make_runner: Callable[..., Runner],
 ) -> None:
@@ -197,6 +230,20 @@ def test_a_visualizer_is_configured_as_mmdetection_does_or_given(
     assert make_runner(visualizer=given).visualizer is given
     with pytest.raises(ConfigError, match="visualizer is a Visualizer or dict"):
         make_runner(visualizer="Visualizer")
+
+
+def test_a_configuration_s_visualizer_is_used(
+    make_runner: Callable[..., Runner], caplog: pytest.LogCaptureFixture
+) -> None:
+    backends = [{"type": "LocalVisBackend"}]
+    cfg = {"type": "DetLocalVisualizer", "vis_backends": [{"type": "TensorboardVisBackend"}], "name": "seen"}
+    made = Runner.from_cfg(
+        {"model": Net(), "work_dir": make_runner().work_dir, "vis_backends": backends, "visualizer": cfg}
+    )
+
+    assert list(made.visualizer.backends) == ["TensorboardVisBackend"]
+    assert made.visualizer.name == "seen"
+    assert "no effect" not in caplog.text
 
 
 def test_a_run_on_a_remote_store_has_no_files_and_no_visualizer(make_runner: Callable[..., Runner]) -> None:

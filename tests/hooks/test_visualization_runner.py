@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -154,18 +154,26 @@ def test_a_visualizer_of_a_loop_of_ones_own_receives_its_numbers(tmp_path: Path)
     assert not list((tmp_path / "run").rglob("*.json"))
 
 
-def test_only_the_first_rank_writes_and_draws(make_runner: Callable[..., Runner]) -> None:
+@pytest.fixture
+def second_rank() -> Iterator[None]:
+    """Be the second of two processes, as far as torch.distributed says."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    store = FakeStore()
-    torch.distributed.init_process_group("fake", rank=1, world_size=2, store=store)
-    try:
-        runner = make_runner("async")
-        runner.test()
-    finally:
-        torch.distributed.destroy_process_group()
+    torch.distributed.init_process_group("fake", rank=1, world_size=2, store=FakeStore())
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("second_rank")
+def test_only_the_first_rank_writes_and_draws(make_runner: Callable[..., Runner], tmp_path: Path) -> None:
+    runner = make_runner("async")
+    runner.test()
+    visualizer = Visualizer(vis_backends=[LocalVisBackend(tmp_path / "own")])
+    visualizer.add_scalar("a", 1)
+    visualizer.add_datasample("a", np.zeros((4, 4, 3), np.uint8), out_file=tmp_path / "own" / "a.png")
 
     assert not Path(str(runner.log_dir)).exists()
+    assert not (tmp_path / "own").exists()
 
 
 def test_numbers_need_no_pillow_and_pictures_say_that_they_do(tmp_path: Path) -> None:

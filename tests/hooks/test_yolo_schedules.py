@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from asynchooks.errors import ConfigError, UnknownOptionError
 from asynchooks.execution import Effects, Hook
 from asynchooks.hooks import PPYOLOEParamSchedulerHook, YOLOv5ParamSchedulerHook
-from asynchooks.runner import Runner
+from asynchooks.optim import OptimWrapper
+from asynchooks.runner import Runner, TrainState
 
 EPOCHS, PER_EPOCH = 4, 3
 BASES = [0.1, 0.05, 0.02]
@@ -121,6 +122,20 @@ def test_values_are_plain_floats_which_a_safe_checkpoint_holds(train: Any, kind:
 def test_a_scheduler_beside_them_is_refused(train: Any, kind: str) -> None:
     with pytest.raises(ConfigError, match=f"{kind} sets the learning rate itself"):
         train({"type": kind}, param_scheduler={"type": "StepLR", "step_size": 1})
+
+
+def test_a_run_that_resumes_at_the_end_of_an_epoch_after_the_warmup_sets_the_rate() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    wrapper = OptimWrapper(optimizer)
+    state = TrainState(
+        model=nn.Linear(1, 1), optim_wrapper=wrapper, train_dataloader=range(3), work_dir="run"
+    )
+    state._epoch, state._iter = 2, 9
+    hook = YOLOv5ParamSchedulerHook(max_epochs=4, lr_factor=0.5, warmup_epochs=1, warmup_mim_iter=0)
+    hook.before_train(state)
+    hook.after_train_epoch(state)
+
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.075)
 
 
 def test_a_cosine_that_is_over_before_the_warmup_is_at_its_end() -> None:

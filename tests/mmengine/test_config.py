@@ -208,3 +208,31 @@ def test_values_on_a_command_line_are_read_alike(text: str) -> None:
         return  # brackets inside of a word, or a place without a value
 
     assert parse_options([f"key={text}"]) == {"key": theirs}
+
+
+def test_files_that_import_their_bases_give_the_same_entries(tmp_path: Path) -> None:
+    (tmp_path / "bases").mkdir()
+    (tmp_path / "bases/model.py").write_text(
+        "from torch.nn import Linear\nmodel = dict(type=Linear, in_features=4, head=dict(a=1, b=[1, 2]))\nother = 1\n"
+    )
+    (tmp_path / "bases/run.py").write_text("lr = 0.1\ntrain_cfg = dict(by_epoch=True, max_epochs=3)\n")
+    path = tmp_path / "child.py"
+    path.write_text(
+        textwrap.dedent("""
+            from mmengine.config import read_base
+            with read_base():
+                from .bases.model import *
+                from .bases.run import train_cfg, lr as base_lr
+            from torch.optim import SGD
+
+            model.update(dict(head=dict(a=2)))
+            model.head.b.append(3)
+            train_cfg.max_epochs = 12
+            optim_wrapper = dict(optimizer=dict(type=SGD, lr=base_lr * 2))
+        """)
+    )
+    ours, theirs = Config.fromfile(path), Reference.fromfile(str(path))
+    kinds = [ours.model.pop("type"), ours.optim_wrapper.optimizer.pop("type")]
+
+    assert [theirs.model.pop("type"), theirs.optim_wrapper.optimizer.pop("type")] == kinds
+    assert ours.to_dict() == theirs.to_dict()

@@ -47,6 +47,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
 ONE_CYCLE: list[dict[str, Any]] = [
     {"eta_max": 0.5, "total_steps": 26},
     {"eta_max": 0.5, "end": 26, "anneal_strategy": "linear", "pct_start": 0.4},
+    {"eta_max": 0.5, "begin": 3, "end": 20},
     {
         "eta_max": [0.5, 0.2],
         "total_steps": 26,

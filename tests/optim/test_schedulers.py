@@ -186,6 +186,17 @@ def test_a_state_from_before_there_were_base_values_loads() -> None:
     assert other.state_dict() == scheduler.state_dict()
 
 
+def test_a_resumed_schedule_that_has_not_begun_starts_from_the_saved_runs_values() -> None:
+    cfg = {"type": "CosineRestartLR", "periods": [4], "eta_min": 0, "begin": 1}
+    (saved,) = build_param_schedulers(sgd(0.5), cfg)
+    (resumed,) = build_param_schedulers(sgd(3.0), cfg)
+    resumed.optimizer.load_state_dict(saved.optimizer.state_dict())
+    resumed.load_state_dict(saved.state_dict())
+
+    assert resumed.base_values == [0.5]
+    assert lrs(resumed, 4) == lrs(saved, 4)
+
+
 def test_what_changes_is_logged_where_asked(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="asynchooks"):
         LinearLR(sgd(), 0.5, end=3)

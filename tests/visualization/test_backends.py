@@ -92,6 +92,22 @@ def test_tensorboard_reads_scalars_images_and_texts(tmp_path: Path) -> None:
     assert events.Tags()["tensors"] == ["config"]
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # PyTorch's writer makes graphs by it
+def test_pytorchs_own_writer_goes_to_the_same_file(tmp_path: Path) -> None:
+    backend = TensorboardVisBackend(tmp_path)
+    backend.add_scalar("loss", 0.5, step=1)
+    backend.experiment.add_histogram("weights", torch.arange(10.0), 2)
+    backend.add_graph(torch.nn.Linear(2, 1), torch.zeros(1, 2))
+    backend.close()
+    backend.add_scalar("loss", 0.25, step=3)
+    events = EventAccumulator(str(tmp_path)).Reload()
+
+    assert len(list(tmp_path.iterdir())) == 1
+    assert [e.step for e in events.Scalars("loss")] == [1, 3]
+    assert [e.step for e in events.Histograms("weights")] == [2]
+    assert "aten::linear" in {node.op for node in events.Graph().node}
+
+
 def test_a_visualizer_gives_each_backend_its_folder_and_its_name(tmp_path: Path) -> None:
     own = LocalVisBackend(tmp_path / "own")
     backends = [{"type": "LocalVisBackend", "name": "mine"}, own, {"type": "TensorboardVisBackend"}]

@@ -1,5 +1,6 @@
 """What is drawn, in numbers: which pixels have which color."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,38 @@ def test_lines_points_circles_and_polygons_are_where_they_were_put() -> None:
     assert image[31, 18].tolist() == RED
 
 
+def test_a_broken_line_has_strokes_and_gaps() -> None:
+    solid = drawn_on(blank()).draw_lines([0, 59], [5, 5], "r", "-", 2).get_image()
+    for style, strokes in (("--", 6), (":", 12), ("dashdot", 6)):
+        image = drawn_on(blank()).draw_lines([0, 59], [5, 5], "r", style, 2).get_image()
+        row = (image[5, :, 0] == 255).astype(int)
+
+        assert (np.diff(row) == 1).sum() + row[0] == pytest.approx(strokes, abs=1)
+        assert ((image != 0) <= (solid != 0)).all()
+
+
+def test_shapes_may_have_broken_edges() -> None:
+    boxes, alpha = np.array([[5, 5, 50, 35]]), 1
+    whole = drawn_on(blank()).draw_bboxes(boxes, "r", "-", 1, alpha=alpha).get_image().any(axis=-1)
+    broken = drawn_on(blank()).draw_bboxes(boxes, "r", "--", 1, alpha=alpha).get_image().any(axis=-1)
+    assert (broken <= whole).all()
+    assert 0.5 < broken.sum() / whole.sum() < 0.95
+
+    circle = drawn_on(blank()).draw_circles([30, 20], 15, "r", ":", 1, alpha=1).get_image().any(axis=-1)
+    ys, xs = np.nonzero(circle)
+    assert abs(np.hypot(ys - 20, xs - 30) - 15).max() < 1.5
+
+
+def test_a_font_file_is_used(tmp_path: Path) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    font = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    own = drawn_on(blank()).draw_texts("ab", [5, 5], 20, "r").get_image()
+    other = drawn_on(blank()).draw_texts("ab", [5, 5], 20, "r", font_families=str(font)).get_image()
+
+    assert other.any()
+    assert (own != other).any()
+
+
 def test_a_mask_colors_its_pixels_and_no_other() -> None:
     mask = np.zeros((40, 60), bool)
     mask[3:5, 7:9] = True
@@ -111,6 +144,8 @@ def test_a_drawing_leaves_the_given_image_alone() -> None:
         (lambda v: v.draw_bboxes([[1, 2, 3, 4]], edge_colors=["r", "g"]), "2 colors"),
         (lambda v: v.draw_binary_masks(np.zeros((3, 3))), "as large as the image"),
         (lambda v: v.draw_texts("a", [1, 1], vertical_alignments="up"), "aligned by top"),
+        (lambda v: v.draw_lines([1, 2], [1, 2], line_styles="~"), "line style"),
+        (lambda v: v.draw_points([1, 2], marker="*"), "not as '\\*'"),
         (lambda v: Visualizer().draw_bboxes([1, 2, 3, 4]), "call set_image"),
     ],
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.execution import POINTS, Effects, get_priority, shapes_of
-from asynchooks.registry import HOOKS, MMCV_HOOKS, Registry
+from asynchooks.registry import HOOKS, Registry
 
 if TYPE_CHECKING:
     from asynchooks.execution._hook import Shape
@@ -33,7 +33,7 @@ class Entry:
     """A registered hook.
 
     Attributes:
-        name: as configurations name it, ``mmcv.`` included.
+        name: as configurations name it, with the scope of a child registry (``mmcv.``).
         kind: the class.
         priority: 0 to 100.
         shapes: for each point at which it does something, how its method runs.
@@ -76,11 +76,9 @@ class Entry:
 
 
 def catalogue() -> list[Entry]:
-    """Return every registered hook class, by scope, priority and name."""
-    entries = [
-        _entry(name, scope, kind) for scope, name, kind in (*_own(HOOKS, ""), *_own(MMCV_HOOKS, "mmcv."))
-    ]
-    return sorted(entries, key=lambda entry: ("." in entry.name, entry.priority, entry.name))
+    """Return every registered hook class of HOOKS and its children, by scope, priority and name."""
+    entries = [_entry(name, kind) for name, kind in _family(HOOKS, "")]
+    return sorted(entries, key=lambda entry: (entry.name.rpartition(".")[0], entry.priority, entry.name))
 
 
 def paragraph_of(kind: type) -> str:
@@ -88,21 +86,24 @@ def paragraph_of(kind: type) -> str:
     return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
 
 
-def _own(registry: Registry, scope: str) -> Iterator[tuple[str, str, type]]:
+def _family(registry: Registry, scope: str) -> Iterator[tuple[str, type]]:
+    """Yield the classes of a registry and of its children, under the names that configurations give them."""
     inherited = registry.parent
     for name in registry.names():
         kind = registry.get(name)
         is_own = inherited is None or name not in inherited or inherited.get(name) is not kind
         if isinstance(kind, type) and is_own:
-            yield scope, name, kind
+            yield f"{scope}{name}", kind
+    for child in registry.children.values():
+        yield from _family(child, f"{child.scope}.")
 
 
-def _entry(name: str, scope: str, kind: type) -> Entry:
+def _entry(name: str, kind: type) -> Entry:
     arguments, takes_others = _arguments(kind)
     by_arguments = _sets(kind, "effects")
     shapes = shapes_of(kind)
     return Entry(
-        name=f"{scope}{name}",
+        name=name,
         kind=kind,
         priority=get_priority(getattr(kind, "priority", "NORMAL")),
         shapes={point: shapes[point] for point in POINTS if point in shapes},

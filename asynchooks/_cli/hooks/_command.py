@@ -16,7 +16,7 @@ def hooks(
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME|CONFIG]",
+            metavar="NAME|CONFIG",
             help="A hook, to show with its arguments; or a configuration file, to show how its hooks run.",
             show_default=False,
         ),
@@ -27,6 +27,12 @@ def hooks(
     cfg_options: Annotated[
         list[str] | None,
         typer.Option("--cfg-options", metavar="KEY=VALUE ...", help="Entries of CONFIG that change."),
+    ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import", metavar="MODULE", help="Import a module that registers hooks; may be repeated."
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")
@@ -46,10 +52,11 @@ def hooks(
     and where the training thread may wait, for whom and by which rule. Builds no data set and trains nothing; a
     Python configuration is executed, and the model and the hooks are built.
     """
-    from asynchooks._cli._configured import blaming_config
+    from asynchooks._cli._configured import blaming_config, import_from_here
     from asynchooks._cli.hooks._show import show_catalogue, show_hook, show_plan, write_markdown
 
     with blaming_config(debug=debug):
+        import_from_here(imports or ())
         if as_markdown or update is not None:
             write_markdown(update)
         elif target is None:

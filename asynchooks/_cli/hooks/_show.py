@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -22,8 +22,10 @@ from asynchooks._cli.hooks._words import (
 )
 from asynchooks.errors import UnknownNameError, did_you_mean
 from asynchooks.execution import PointExplanation, explain
-from asynchooks.execution._explain import Cause, ExplainedStep
 from asynchooks.registry import HOOKS
+
+if TYPE_CHECKING:
+    from asynchooks.execution._explain import Cause, ExplainedStep
 
 __all__ = ["show_catalogue", "show_hook", "show_plan", "write_markdown"]
 

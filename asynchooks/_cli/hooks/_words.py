@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from asynchooks.execution import priority_name
-from asynchooks.execution._explain import OWN_PARTS
 
 if TYPE_CHECKING:
     from asynchooks.execution import Effects
@@ -51,7 +50,7 @@ def cause_words(causes: Sequence[Cause]) -> str:
     """``its own earlier parts (rule 1), CheckpointHook (after_train_iter; both touch checkpoints: rule 2)``."""
     return ", ".join(
         f"{cause.why} (rule {cause.rule})"
-        if cause.why == OWN_PARTS
+        if cause.is_own
         else f"{cause.hook} ({', '.join(cause.points)}; {cause.why}: rule {cause.rule})"
         for cause in causes
     )

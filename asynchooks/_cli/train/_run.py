@@ -19,7 +19,13 @@ from asynchooks._cli._configured import (
     runner_of,
     tell,
 )
-from asynchooks.errors import ConfigError, StorageError
+from asynchooks.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    ConfigError,
+    StorageError,
+    UnsafePathError,
+)
 
 if TYPE_CHECKING:
     from asynchooks.config import Config
@@ -67,22 +73,30 @@ def run(file: str, pairs: Sequence[str], changes: Changes, *, debug: bool) -> in
 
 
 def _outcome(error: BaseException, *, debug: bool) -> int:
-    if _was_interrupted(error):
+    interruption, rest = _split(error)
+    if interruption:
+        if rest is not None:
+            traceback.print_exception(rest)
         typer.echo("Interrupted. What was in flight is finished, or named above.", err=True)
         return INTERRUPTED
-    outcome = (
-        WRONG if isinstance(error, ConfigError) else STORE if isinstance(error, StorageError) else FAILED
-    )
-    if debug or outcome == FAILED:  # the others are told by their messages
+    if debug or not isinstance(error, ConfigError | CheckpointError):  # these are told by their messages
         traceback.print_exception(error)
     tell(error)
-    return outcome
+    return _code(error)
 
 
-def _was_interrupted(error: BaseException) -> bool:
+def _code(error: BaseException) -> int:
+    if isinstance(error, ConfigError | CheckpointNotFoundError | UnsafePathError):
+        return WRONG
+    return STORE if isinstance(error, StorageError) else FAILED
+
+
+def _split(error: BaseException) -> tuple[bool, BaseException | None]:
+    """Return whether a Ctrl-C is in an error, and what else is."""
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(KeyboardInterrupt) is not None
-    return isinstance(error, KeyboardInterrupt)
+        interruption, rest = error.split(KeyboardInterrupt)
+        return interruption is not None, rest
+    return isinstance(error, KeyboardInterrupt), None
 
 
 def _use_amp(cfg: Config) -> None:

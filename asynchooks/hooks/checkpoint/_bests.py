@@ -63,6 +63,17 @@ class BestSaving(StepSaving):
         """Whether there will be a save at all."""
         return self.saves_best or super().will_save
 
+    @property
+    def best_ckpt_path(self) -> str | None:
+        """Address of the best checkpoint by the only metric; None before there is one."""
+        return self.best_ckpt_path_dict.get(self._bests[0].metric) if len(self._bests) == 1 else None
+
+    @property
+    def best_ckpt_path_dict(self) -> dict[str, str | None]:
+        """The same for each metric."""
+        hub = self._hub
+        return {best.metric: None if hub is None else hub.get_info(best.path_key) for best in self._bests}
+
     @background
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> BackgroundPart | None:
         """Save the best checkpoint of each metric that has become better."""

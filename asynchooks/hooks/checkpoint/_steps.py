@@ -75,12 +75,18 @@ class StepSaving(Hook):
         self._claims = Claims()
         self._warm_up = WarmUp()
         self._folder: Folder | None = None
+        self._hub: Any = None  # of the run that trains
         self._is_training = True  # a loop of one's own may say nothing before its first step
 
     @property
     def will_save(self) -> bool:
         """Whether there will be a save at all."""
         return self.interval > 0 or self.save_last
+
+    @property
+    def last_ckpt(self) -> str | None:
+        """Address of the newest checkpoint of a step, durable or still on its way; None before there is one."""
+        return None if self._hub is None else self._hub.get_info("last_ckpt")
 
     def checkpoint_folder(self, runner: Any) -> str:
         """Return the folder or URL of a run's checkpoints.
@@ -118,7 +124,7 @@ class StepSaving(Hook):
         self._is_training = True
         if not self.by_epoch and self._is_due(runner.iter + 1, runner.max_iters):
             return self._save_step(runner, {"epoch": runner.epoch, "iter": runner.iter + 1})
-        if self.will_save:
+        if not self._warm_up.is_done and self.will_save:
             self._warm_up.once(runner, save_optimizer=self.save_optimizer)
         return None
 
@@ -186,4 +192,5 @@ class StepSaving(Hook):
         if self._folder is None:
             url = self.checkpoint_folder(runner)
             self._folder = open_folder(url, self.backend_args, runner, deadline_s=self.deadline_s)
+            self._hub = runner.message_hub
         return self._folder

@@ -15,16 +15,19 @@ class WarmUp:
     """Makes memory for captures warm, once, when the optimizer has its state.
 
     In a thread and not in a background part: it is no save, so it stands in no statistics of saves.
+
+    Attributes:
+        is_done: whether it was begun.
     """
 
     def __init__(self) -> None:
-        self._is_done = False
+        self.is_done = False
 
     def once(self, runner: Any, *, save_optimizer: bool) -> None:
         """Begin, the first time that this is called. Training thread; does not wait."""
-        if self._is_done:
+        if self.is_done:
             return
-        self._is_done = True
+        self.is_done = True
         if not is_first_rank() or runner.executor.mode == "sync":
             return
         make = runner.prepare_capture(save_optimizer=save_optimizer)

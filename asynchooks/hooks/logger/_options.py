@@ -7,9 +7,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from asynchooks.checkpoint import store_options
+from asynchooks.checkpoint import Mirror, store_options
 from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
-from asynchooks.hooks.logger._mirror import Mirror
 from asynchooks.registry import option_names
 
 __all__ = [

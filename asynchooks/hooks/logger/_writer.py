@@ -15,7 +15,7 @@ from typing import Any, Self
 import anyio
 import torch.distributed
 
-from asynchooks.hooks.logger._mirror import Mirror
+from asynchooks.checkpoint import Mirror
 from asynchooks.hooks.logger._text import TextLines
 from asynchooks.visualization import LocalVisBackend, TensorboardVisBackend, Visualizer
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from asynchooks.data import restart_training_workers
+from asynchooks.data import restart_workers
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, Hook
 
@@ -37,7 +37,7 @@ class Switching(Hook, ABC):
         if self._has_switched or not self._is_time(runner):
             return
         self._switch(runner)
-        restart_training_workers(runner)
+        restart_workers(runner.train_dataloader)
         self._has_switched = True
 
     @abstractmethod

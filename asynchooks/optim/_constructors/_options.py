@@ -32,7 +32,7 @@ def checked_paramwise(
     *,
     extra_fields: bool = False,
 ) -> dict[str, Any]:
-    """Return a copy of ``paramwise_cfg``.
+    """Return a copy of ``paramwise_cfg``, without the factors that are None.
 
     Args:
         owner: class name for messages.
@@ -55,15 +55,16 @@ def checked_paramwise(
                 f"{owner}: paramwise_cfg has no option {name!r}.{did_you_mean(str(name), known)} "
                 f"It takes: {', '.join(known)}."
             )
-        if name.endswith("_mult"):
+        if name.endswith("_mult") and value is not None:
             _check_number(owner, name, value)
             _check_base(owner, name, optimizer_cfg)
-    if "bypass_duplicate" in paramwise_cfg and not isinstance(paramwise_cfg["bypass_duplicate"], bool):
-        raise ConfigError(
-            f"{owner}: bypass_duplicate is True or False, not {paramwise_cfg['bypass_duplicate']!r}."
-        )
-    _check_custom_keys(owner, paramwise_cfg.get("custom_keys", {}), optimizer_cfg, extra_fields=extra_fields)
-    return dict(paramwise_cfg)
+    bypass = paramwise_cfg.get("bypass_duplicate", False)
+    if not isinstance(bypass, bool):
+        raise ConfigError(f"{owner}: bypass_duplicate is True or False, not {bypass!r}.")
+    custom_keys = paramwise_cfg.get("custom_keys")
+    if custom_keys is not None:
+        _check_custom_keys(owner, custom_keys, optimizer_cfg, extra_fields=extra_fields)
+    return {k: v for k, v in paramwise_cfg.items() if v is not None}
 
 
 def sorted_keys(custom_keys: Mapping[str, Any]) -> list[str]:

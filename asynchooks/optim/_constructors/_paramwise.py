@@ -58,8 +58,8 @@ class ParamwiseConstructor(ABC):
         self.paramwise_cfg = checked_paramwise(
             name, paramwise_cfg, self.options, optimizer_cfg, extra_fields=self.extra_fields
         )
-        self.base_lr = optimizer_cfg.get("lr")
-        self.base_wd = optimizer_cfg.get("weight_decay")
+        self.base_lr: Any = optimizer_cfg.get("lr")
+        self.base_wd: Any = optimizer_cfg.get("weight_decay")
         self._scope = scope
         self._seen: dict[int, str] = {}
         self._used_keys: set[str] = set()

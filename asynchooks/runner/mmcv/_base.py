@@ -26,6 +26,7 @@ from asynchooks.runner._data import BatchFeed
 from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._random import restore_rng, rng_state
 from asynchooks.runner._steps import device_of, switch_mode, to_device
+from asynchooks.runner._visualizer import visualizer_of
 from asynchooks.runner.mmcv._hooks import HookRegistration
 from asynchooks.runner.mmcv._log_buffer import LogBuffer
 from asynchooks.runner.mmcv._optimizers import checked_optimizer, wrapped
@@ -57,6 +58,7 @@ class BaseRunner(SavedRun, HookRegistration):
         max_iters: iterations of the whole run.
         max_epochs: epochs of the whole run; either of the two.
         log_processor: makes the log lines of `asynchooks.hooks.LoggerHook`.
+        visualizer: for hooks that show images; a Visualizer or its dict. None is no visualizer.
         mode, ordering, max_in_flight, staging_budget, grace_period, instrument, points: the executor's, see
             `HookExecutor`.
         storage_options: fsspec's options for checkpoints that are loaded or resumed.
@@ -88,6 +90,7 @@ class BaseRunner(SavedRun, HookRegistration):
         max_epochs: int | None = None,
         *,
         log_processor: LogProcessor | None = None,
+        visualizer: Any = None,
         mode: Literal["async", "sync"] = "async",
         ordering: Literal["priority", "strict"] = "priority",
         max_in_flight: int = 32,
@@ -113,6 +116,7 @@ class BaseRunner(SavedRun, HookRegistration):
         self.logger = self.logger if logger is None else logger
         self.log_buffer = LogBuffer()
         self.log_processor = log_processor or LogProcessor()
+        self.visualizer = None if visualizer is None else visualizer_of(self, visualizer)
         self._optimizer = checked_optimizer(optimizer, model)
         self.optim_wrapper = wrapped(self._optimizer)
         if max_epochs is not None and max_iters is not None:
@@ -124,6 +128,7 @@ class BaseRunner(SavedRun, HookRegistration):
         self.outputs: Any = None
         self.step_context: StepContext = nullcontext
         self.stop_training = False
+        self._device = device_of(model)
 
     # ---- what hooks read ----
 
@@ -237,11 +242,13 @@ class BaseRunner(SavedRun, HookRegistration):
         """
         phases = checked_workflow(workflow, data_loaders, self._is_mode)
         self._workflow = Workflow(phases, data_loaders)
+        self.stop_training = False
         self._begin(phases, data_loaders)
-        self._take_up_position()
         with self._session():
             self.call_hook("before_run")
             self.call_hook("before_train")
+            self._take_up_position()  # a hook may have resumed the run, as MMCV's EMAHook does
+            self._device = device_of(self.model)
             if self._pending_rng is not None:
                 restore_rng(self._pending_rng)
             self._run_phases(options)
@@ -297,7 +304,7 @@ class BaseRunner(SavedRun, HookRegistration):
     def _iterate(self, batch: Any, mode: Literal["train", "val"], options: Mapping[str, Any]) -> None:
         """Run one iteration on a batch, with the points around it."""
         batch_idx = self._inner_iter
-        self.data_batch = batch = to_device(batch, device_of(self.model))
+        self.data_batch = batch = to_device(batch, self._device)
         self._executor.fire(f"before_{mode}_iter", self, batch_idx=batch_idx, data_batch=batch)
         self.run_iter(self.data_batch, train_mode=mode == "train", **options)
         self._is_step_done = mode == "train"

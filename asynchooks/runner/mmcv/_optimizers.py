@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from asynchooks.errors import ConfigError
-from asynchooks.optim import OptimWrapper
-from asynchooks.registry import OPTIMIZERS
+from asynchooks.optim import OptimWrapper, OptimWrapperDict, build_optimizer
 
-__all__ = ["NamedOptimizers", "checked_optimizer", "wrapped"]
+__all__ = ["checked_optimizer", "wrapped"]
 
 Optimizer = torch.optim.Optimizer
 
 
-class NamedOptimizers:
-    """Several optimizers, saved and loaded by their names.
-
-    Args:
-        optimizers: each by its name.
-    """
-
-    def __init__(self, optimizers: Mapping[str, Optimizer]) -> None:
-        self.optimizer = dict(optimizers)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the optimizers' states by name."""
-        return {name: optimizer.state_dict() for name, optimizer in self.optimizer.items()}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load the optimizers' states.
-
-        Raises:
-            KeyError: an optimizer has no state there.
-        """
-        for name, optimizer in self.optimizer.items():
-            optimizer.load_state_dict(state_dict[name])
-
-    def get_lr(self) -> dict[str, list[float]]:
-        """Return the learning rates, ``{"name.lr": [one per parameter group]}``."""
-        return dict(self._of_each("lr", OptimWrapper.get_lr))
-
-    def get_momentum(self) -> dict[str, list[float]]:
-        """Return the momentums, ``{"name.momentum": [one per parameter group]}``."""
-        return dict(self._of_each("momentum", OptimWrapper.get_momentum))
-
-    def _of_each(
-        self, what: str, read: Callable[[OptimWrapper], dict[str, list[float]]]
-    ) -> Iterator[tuple[str, list[float]]]:
-        for name, optimizer in self.optimizer.items():
-            yield f"{name}.{what}", read(OptimWrapper(optimizer))[what]
-
-
-def wrapped(optimizer: Any) -> OptimWrapper | NamedOptimizers | None:
-    """Return the optimizers as checkpoints and hooks take them."""
-    if optimizer is None:
-        return None
-    return NamedOptimizers(optimizer) if isinstance(optimizer, Mapping) else OptimWrapper(optimizer)
+def wrapped(optimizer: Any) -> OptimWrapper | OptimWrapperDict | None:
+    """Return the optimizers as checkpoints and general hooks take them."""
+    if isinstance(optimizer, Mapping):
+        return OptimWrapperDict(**{name: OptimWrapper(each) for name, each in optimizer.items()})
+    return None if optimizer is None else OptimWrapper(optimizer)
 
 
 def checked_optimizer(optimizer: Any, model: nn.Module) -> Optimizer | dict[str, Optimizer] | None:
@@ -90,11 +50,5 @@ def checked_optimizer(optimizer: Any, model: nn.Module) -> Optimizer | dict[str,
 
 
 def _built(cfg: Mapping[str, Any], model: nn.Module) -> Optimizer:
-    special = [name for name in ("constructor", "paramwise_cfg") if cfg.get(name) is not None]
-    if special:
-        raise ConfigError(
-            f"optimizer={dict(cfg)!r}: {special[0]} makes parameter groups; build the optimizer first, and pass it."
-        )
-    options = {name: value for name, value in cfg.items() if name not in ("constructor", "paramwise_cfg")}
-    built: Optimizer = OPTIMIZERS.build(options, params=model.parameters())
+    built: Optimizer = build_optimizer(model, cfg)
     return built

@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from asynchooks.errors import ForeignCheckpointError
 from asynchooks.execution import HookExecutor
 from asynchooks.runner._context import load_weights
@@ -139,12 +137,6 @@ class SavedRun(ResumableRun):
         notes = {k: v for k, v in (self.meta or {}).items() if k not in _OF_THE_MOMENT}
         return super()._content(
             save_optimizer=save_optimizer, save_param_scheduler=save_param_scheduler, meta={**notes, **meta}
-        )
-
-    def _changed_by_steps_alone(self) -> tuple[torch.optim.Optimizer, ...]:
-        optimizer: Any = self.optimizer
-        return (
-            tuple(optimizer.values()) if isinstance(optimizer, Mapping) else super()._changed_by_steps_alone()
         )
 
     def _position(self) -> dict[str, Any] | None:

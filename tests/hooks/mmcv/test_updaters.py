@@ -259,6 +259,15 @@ def test_a_policy_of_ones_own_defines_its_form_alone() -> None:
         momenta(MomentumUpdaterHook())
 
 
+def test_one_cycle_starts_from_its_own_values() -> None:
+    optimizer = sgd()
+    for hook in (build("OneCycle", max_lr=0.5), build("OneCycle", "Momentum", max_momentum=[0.8, 0.7])):
+        hook.before_run(SimpleNamespace(optimizer=optimizer, max_iters=ITERS))
+
+    assert [group["initial_lr"] for group in optimizer.param_groups] == [0.02, 0.02]
+    assert [group["momentum"] for group in optimizer.param_groups] == [0.8, 0.7]
+
+
 def test_a_second_run_begins_its_cycles_anew() -> None:
     hook = build("OneCycle", max_lr=0.5)
 

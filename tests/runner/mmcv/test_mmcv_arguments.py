@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asynchooks.errors import ConfigError, UnknownNameError, UnknownOptionError
+from asynchooks.hooks import LoggerHook
 from asynchooks.registry import RUNNERS
 from asynchooks.runner import EpochBasedRunner, IterBasedRunner, build_runner
 from asynchooks.runner.mmcv import RUNNER_BUILDERS, LogBuffer
@@ -109,6 +110,16 @@ def test_a_step_returns_a_dict(make_run: MakeRun) -> None:
 
     with pytest.raises(TypeError, match=r"Net.train_step returns a dict"):
         runner.run([loader()])
+
+
+def test_the_general_logger_writes_to_the_runs_visualizer(make_run: MakeRun, tmp_path: Path) -> None:
+    backend = {"type": "LocalVisBackend", "save_dir": str(tmp_path / "shown")}
+    runner = make_run(visualizer={"vis_backends": [backend]}, max_epochs=1)
+    runner.register_hook(LoggerHook(interval=1))
+    runner.run([loader()])
+
+    shown = [path.read_text() for path in (tmp_path / "shown").rglob("*.json")]
+    assert {text.count('"loss"') for text in shown} == {2}  # a line for each iteration
 
 
 def test_options_of_run_reach_train_step(make_run: MakeRun) -> None:

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from asynchooks.errors import ForeignCheckpointError
+from asynchooks.execution import Effects, RunnerHook
 from asynchooks.hooks.mmcv import (
     CheckpointHook,
     EvalHook,
+    GradientCumulativeFp16OptimizerHook,
     GradientCumulativeOptimizerHook,
     OptimizerHook,
 )
@@ -94,6 +96,28 @@ def test_gradients_that_wait_for_their_step_are_resumed(
 
     assert torch.equal(weights(again), weights(whole))
     assert "not known" not in caplog.text
+
+
+def test_a_hook_may_resume_the_run_at_its_beginning(make_run: MakeRun, tmp_path: Path) -> None:
+    class Resume(RunnerHook):  # as MMCV's EMAHook(resume_from=...) does
+        effects = Effects()
+
+        def before_run(self, runner: Any) -> None:
+            runner.resume(tmp_path / "whole" / "run" / "iter_4.pth")
+
+    def make(folder: str, *others: Any) -> Any:
+        hooks = (
+            GradientCumulativeFp16OptimizerHook(cumulative_iters=3, loss_scale="dynamic", dtype="bfloat16"),
+            CheckpointHook(interval=1, by_epoch=False),
+        )
+        work_dir = tmp_path / folder / "run"
+        return make_run(*hooks, *others, trains=False, work_dir=work_dir, max_epochs=3)
+
+    whole, again = make("whole"), make("again", Resume())
+    whole.run([loader(12, shuffle=True)])
+    again.run([loader(12, shuffle=True)])
+
+    assert torch.equal(weights(again), weights(whole))
 
 
 def test_latest_is_what_a_run_may_resume_from(make_run: MakeRun, tmp_path: Path) -> None:

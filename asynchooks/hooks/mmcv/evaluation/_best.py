@@ -70,12 +70,14 @@ class _Evaluated:
     """
 
     def __init__(self, runner: Any, done: Mapping[str, int]) -> None:
-        self._runner = runner
-        self.epoch, self.iter = done["epoch"], done["iter"]
-        self.message_hub = _NothingSaved(runner.message_hub)
+        own = {"epoch": done["epoch"], "iter": done["iter"], "message_hub": _NothingSaved(runner.message_hub)}
+        vars(self).update(own, _runner=runner)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._runner, name, value)  # of a hook that hears of the save
 
 
 class _NothingSaved:

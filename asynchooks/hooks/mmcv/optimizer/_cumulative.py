@@ -45,23 +45,14 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
         self._saved: list[Tensor | None] = []  # of a resumed checkpoint
 
     def before_run(self, runner: Any) -> None:
-        """Put back gradients that a resumed checkpoint has brought."""
+        """Start anew."""
+        del runner
         self._initialized = False
         self._parameters = []
-        if self._saved:
-            for parameter, grad in zip(_trained(runner), self._saved, strict=True):
-                parameter.grad = None if grad is None else grad.to(parameter.device, copy=True)
-        elif runner.iter % self.cumulative_iters:
-            runner.logger.warning(
-                "iteration %d is inside a group of %d: the gradients of its first iterations are not known.",
-                runner.iter,
-                self.cumulative_iters,
-            )
 
     def after_train_iter(self, runner: Any) -> None:  # type: ignore[override]
         """Add the gradients of one loss; step when their group is complete. On the training thread."""
         self._initialize(runner)
-        self._saved = []
         loss = runner.outputs["loss"]
         if self.detect_anomalous_params:
             self.detect_anomalous_parameters(loss, runner)
@@ -95,6 +86,7 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
         if self._initialized:
             return
         self._initialized = True
+        self._put_back(runner)
         self._remainder = 0 if runner.max_iters is None else runner.max_iters % self.cumulative_iters
         if self._remainder:
             runner.logger.info(
@@ -108,6 +100,19 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
                 "%s: batch norm layers see each iteration by itself, so the result differs from that of a larger "
                 "batch.",
                 type(self).__name__,
+            )
+
+    def _put_back(self, runner: Any) -> None:
+        """Put back gradients that a resumed checkpoint has brought."""
+        saved, self._saved = self._saved, []
+        if saved:
+            for parameter, grad in zip(_trained(runner), saved, strict=True):
+                parameter.grad = None if grad is None else grad.to(parameter.device, copy=True)
+        elif runner.iter % self.cumulative_iters:
+            runner.logger.warning(
+                "iteration %d is inside a group of %d: the gradients of its first iterations are not known.",
+                runner.iter,
+                self.cumulative_iters,
             )
 
     def _factor(self, runner: Any) -> int:

@@ -74,6 +74,11 @@ class Fp16OptimizerHook(OptimizerHook):
         scaler.step(runner.optimizer)
         self._scaling.update(scaler)
 
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Take up the scaler's state, where the run is resumed after its beginning."""
+        if runner.is_resuming:
+            self._scaling.load(checkpoint)
+
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Put the scaler's state into the checkpoint."""
         del runner
@@ -132,6 +137,11 @@ class GradientCumulativeFp16OptimizerHook(GradientCumulativeOptimizerHook):
         self._scaling.update(scaler)
         runner.model.zero_grad()
         runner.optimizer.zero_grad()
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Take up the scaler's state, where the run is resumed after its beginning."""
+        if runner.is_resuming:
+            self._scaling.load(checkpoint)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Put the scaler's state into the checkpoint."""

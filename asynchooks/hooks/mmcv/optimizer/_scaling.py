@@ -55,14 +55,18 @@ class Scaling:
         """Build the scaler, take up a resumed run's, and have the training steps run under autocast."""
         device = _device_type(runner.model)
         self.scaler = torch.amp.GradScaler(**{"device": device, **self._options})
-        saved = ((runner.meta or {}).get("fp16") or {}).get("loss_scaler")
-        if saved:
-            self.scaler.load_state_dict(dict(saved))
+        self.load({"meta": runner.meta})
         for module in runner.model.modules():
             if hasattr(module, "fp16_enabled"):  # a model of MMCV's casts where it is told to
                 module.fp16_enabled = True
         runner.step_context = partial(torch.autocast, device, dtype=self.dtype)
         return self.scaler
+
+    def load(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take up the scaler's state in a checkpoint, where there is one."""
+        saved = ((checkpoint.get("meta") or {}).get("fp16") or {}).get("loss_scaler")
+        if saved and self.scaler is not None:
+            self.scaler.load_state_dict(dict(saved))
 
     def update(self, scaler: torch.amp.GradScaler) -> None:
         """Set the next scale."""

@@ -15,7 +15,8 @@ from typing import Any
 
 import anyio
 
-from asynchooks.checkpoint import Content, open_store
+from asynchooks.checkpoint._content import Content
+from asynchooks.checkpoint._storage import open_store
 
 __all__ = ["Mirror"]
 

@@ -1,0 +1,43 @@
+"""Averages of tensors over the ranks of a process group. Collectives: every rank calls, on the training thread."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["all_reduce_mean", "is_distributed"]
+
+
+def is_distributed() -> bool:
+    """Whether this process has ranks beside it."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@torch.no_grad()
+def all_reduce_mean(tensors: Iterable[Tensor]) -> None:
+    """Give every rank the mean over the ranks of each tensor, in place; one exchange per dtype and device.
+
+    Means of integers are rounded down; of booleans, it is whether any rank has it.
+
+    Args:
+        tensors: the same on every rank, in number, order, shapes and dtypes.
+    """
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        groups[tensor.dtype, tensor.device].append(tensor)
+    for (dtype, _), members in groups.items():
+        flat = torch.cat([member.reshape(-1) for member in members])
+        if dtype == torch.bool:
+            flat = flat.to(torch.uint8)
+            dist.all_reduce(flat, op=dist.ReduceOp.MAX)
+        else:
+            dist.all_reduce(flat)
+            world_size = dist.get_world_size()
+            is_real = dtype.is_floating_point or dtype.is_complex
+            flat = flat / world_size if is_real else flat.div(world_size, rounding_mode="floor")
+        for member, mean in zip(members, torch.split(flat, [m.numel() for m in members]), strict=True):
+            member.copy_(mean.view_as(member))
