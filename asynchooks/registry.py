@@ -361,7 +361,7 @@ MMCV_HOOKS = Registry("hook", parent=HOOKS, scope="mmcv", locations=["asynchooks
 MODELS = _registry("model", "asynchooks.optim")
 DATASETS = _registry("dataset")
 DATA_SAMPLERS = _registry("data sampler", "asynchooks.runner")
-TRANSFORMS = _registry("transform")
+TRANSFORMS = _registry("transform", "asynchooks.data")
 OPTIMIZERS = _registry("optimizer", "asynchooks.optim")
 OPTIM_WRAPPERS = _registry("optimizer wrapper", "asynchooks.optim")
 OPTIM_WRAPPER_CONSTRUCTORS = _registry("optimizer wrapper constructor", "asynchooks.optim")

@@ -15,7 +15,15 @@ from typing import Any
 from asynchooks.errors import ConfigError
 from asynchooks.visualization._backend import VisBackend
 
-__all__ = ["ClientBackend", "check_package", "checked_mapping", "checked_suffixes", "files_below", "plain"]
+__all__ = [
+    "ClientBackend",
+    "check_package",
+    "checked_mapping",
+    "checked_suffixes",
+    "config_values",
+    "files_below",
+    "plain",
+]
 
 
 def check_package(taker: str, package: str, extra: str | None = None) -> None:
@@ -60,6 +68,14 @@ def files_below(folder: str | os.PathLike[str] | None, suffixes: tuple[str, ...]
             hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
             if path.is_file() and path.name.endswith(suffixes) and not hidden:
                 yield path
+
+
+def config_values(config: Any) -> dict[str, Any]:
+    """Return a configuration as a dict of dicts, lists, numbers and strings; a text stands under ``config``."""
+    if isinstance(config, str):
+        return {"config": config}
+    values: dict[str, Any] = plain(config.to_dict() if hasattr(config, "to_dict") else config)
+    return values
 
 
 def plain(value: Any) -> Any:

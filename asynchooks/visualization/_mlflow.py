@@ -22,8 +22,8 @@ from asynchooks.visualization._client import (
     ClientBackend,
     checked_mapping,
     checked_suffixes,
+    config_values,
     files_below,
-    plain,
 )
 from asynchooks.visualization._local import config_text
 from asynchooks.visualization._scalars import numbers_by_name
@@ -92,10 +92,10 @@ class MLflowVisBackend(ClientBackend):
         """Record the configuration: a text file, and its values as parameters."""
         text = config_text(config)
         if not isinstance(config, str):
-            work_dir = config.get("work_dir")
-            self._work_dir = None if work_dir is None else os.fspath(work_dir)
-            keys = config if self._config_keys is None else [k for k in self._config_keys if k in config]
-            self._log_params(_flat({key: plain(config[key]) for key in keys}))
+            values = config_values(config)
+            self._work_dir = values.get("work_dir")
+            keys = values if self._config_keys is None else [k for k in self._config_keys if k in values]
+            self._log_params(_flat({key: values[key] for key in keys}))
         self.experiment.log_text(self.run_id, text, "config.py")
 
     def add_image(self, name: str, image: Image, step: int = 0) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from asynchooks.errors import ConfigError
 from asynchooks.registry import VISBACKENDS
 from asynchooks.visualization._backend import Image
-from asynchooks.visualization._client import ClientBackend, checked_mapping, plain
+from asynchooks.visualization._client import ClientBackend, checked_mapping, config_values, plain
 from asynchooks.visualization._scalars import numbers_by_name
 
 __all__ = ["WandbVisBackend"]
@@ -65,9 +65,8 @@ class WandbVisBackend(ClientBackend):
 
     def add_config(self, config: Mapping[str, Any] | str) -> None:
         """Record the configuration of the run, and the code beside the program."""
-        values = {"config": config} if isinstance(config, str) else plain(config)
         self.experiment.config.update(
-            values,
+            config_values(config),
             allow_val_change=bool(self._init_kwargs.get("allow_val_change")) or self._run_id is not None,
         )
         self.experiment.log_code(name=self._log_code_name)

@@ -285,3 +285,15 @@ def test_a_tensor_dataset_and_a_device_are_enough(tmp_path: Path) -> None:
 
     assert not runner.by_epoch
     assert runner.iter == 3
+
+
+def test_a_checkpoint_knows_the_classes_of_its_data(make_runner: MakeRunner) -> None:
+    data = Noisy()
+    data.metainfo = {"classes": ("no", "yes")}  # type: ignore[attr-defined]
+    runner = make_runner(
+        train_dataloader=DataLoader(data, batch_size=4), default_hooks={"checkpoint": {"interval": 2}}
+    )
+    runner.train()
+
+    saved = torch.load(f"{runner.work_dir}/epoch_2.pth", weights_only=True)
+    assert saved["meta"]["dataset_meta"] == {"classes": ("no", "yes")}
