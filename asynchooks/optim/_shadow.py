@@ -116,6 +116,7 @@ class ShadowPoints:
     skip_buffers: bool
     checkpoint: Any = None  # MMCV's `resume_from`
     _shadow: ShadowWeights | None = None
+    _updated: int | None = None  # the iteration whose weights are in the average
 
     def get_momentum(self, runner: Any) -> float:
         """Return the weight of the new value in this iteration."""
@@ -130,6 +131,7 @@ class ShadowPoints:
     def before_run(self, runner: Any) -> None:
         """Give the model its buffers, and continue from ``resume_from``."""
         self._prepare(runner)
+        self._updated = None
         checkpoint, self.checkpoint = self.checkpoint, None
         if checkpoint is not None:
             runner.resume(checkpoint)
@@ -148,8 +150,7 @@ class ShadowPoints:
     ) -> None:
         """Update the average; where a hook evaluates at this point, put it in the weights' place."""
         del batch_idx, data_batch, outputs
-        if self._is_due(runner):
-            self._prepare(runner).update(self.get_momentum(runner))
+        self._update(runner)
         if any(_evaluates_now(hook, runner) for hook in getattr(runner, "hooks", ())):
             self._show(runner, average=True)
 
@@ -172,12 +173,22 @@ class ShadowPoints:
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Save the average as the weights, and the weights in the buffers."""
+        position = checkpoint.get("resume", {}).get("position") or {}
+        if position.get("iter") == runner.iter + 1:
+            self._update(runner)  # this iteration's save comes before the hook's own turn
         self._prepare(runner).settle(checkpoint["state_dict"])
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Take up the weights and the average of a resumed run; start both from the weights of any other."""
         is_resuming = bool(getattr(runner, "is_resuming", False))
+        self._updated = None
         self._prepare(runner).take_up(checkpoint["state_dict"], is_resuming=is_resuming)
+
+    def _update(self, runner: Any) -> None:
+        if self._updated != runner.iter:
+            self._updated = runner.iter
+            if self._is_due(runner):
+                self._prepare(runner).update(self.get_momentum(runner))
 
     def _prepare(self, runner: Any) -> ShadowWeights:
         if self._shadow is None:
