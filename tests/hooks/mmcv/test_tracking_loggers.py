@@ -137,6 +137,7 @@ def test_mlflow_of_the_environment_or_in_the_folder(
     shutil.copy(mlflow_store, tmp_path / "env.db")
     (tmp_path / "run").mkdir()
     shutil.copy(mlflow_store, tmp_path / "run" / "mlflow.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run(MlflowLoggerHook(log_model=False))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'env.db'}")
     run(MlflowLoggerHook(log_model=False))
