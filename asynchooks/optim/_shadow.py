@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from asynchooks.errors import ConfigError
 from asynchooks.optim._unwrap import unwrapped
 
-__all__ = ["ShadowPoints", "ShadowWeights", "checked_count", "checked_fraction", "linear_momentum"]
+__all__ = ["ShadowPoints", "ShadowWeights", "linear_momentum"]
 
 
 class ShadowWeights:
@@ -228,28 +228,6 @@ def _evaluates_now(hook: Any, runner: Any) -> bool:
     """Whether a hook of MMCV's kind evaluates after this iteration."""
     is_due = getattr(hook, "_should_evaluate", None)
     return callable(is_due) and not getattr(hook, "by_epoch", True) and bool(is_due(runner))
-
-
-def checked_fraction(owner: str, name: str, value: Any) -> float:
-    """Return a number between 0 and 1.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise ConfigError(f"{owner}: {name} lies between 0 and 1, not {value!r}.")
-    return value
-
-
-def checked_count(owner: str, name: str, value: Any, *, least: int) -> int:
-    """Return an int of at least so much.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{owner}: {name} is an int of at least {least}, not {value!r}.")
-    return value
 
 
 def linear_momentum(momentum: float, interval: int, warm_up: int, iteration: int) -> float:

@@ -7,7 +7,8 @@ from typing import Any
 
 from asynchooks.checkpoint import before_step
 from asynchooks.execution import Effects, Hook
-from asynchooks.optim import ShadowPoints, checked_count, checked_fraction, linear_momentum
+from asynchooks.optim import ShadowPoints, linear_momentum
+from asynchooks.optim._checks import checked_count, checked_fraction
 from asynchooks.registry import MMCV_HOOKS
 
 __all__ = ["EMAHook"]
