@@ -110,7 +110,8 @@ class ShadowPoints:
     """The points at which such an average is updated, takes the weights' place and gives it back.
 
     Evaluations and saved weights are the average's, in loops that count epochs and in those that count iterations;
-    training steps are the weights'. After a training the average stays in their place.
+    training steps are the weights'. After a training the average stays in their place. A hook with it may change
+    weights before an iteration too, so a copy that is under way is waited for there.
     """
 
     skip_buffers: bool
@@ -124,9 +125,6 @@ class ShadowPoints:
 
     def _is_due(self, runner: Any) -> bool:
         raise NotImplementedError
-
-    def _before_change(self) -> None:
-        """Called before the weights change."""
 
     def before_run(self, runner: Any) -> None:
         """Give the model its buffers, and continue from ``resume_from``."""
@@ -198,7 +196,6 @@ class ShadowPoints:
     def _show(self, runner: Any, *, average: bool) -> None:
         shadow = self._prepare(runner)
         if shadow.is_shown is not average:
-            self._before_change()
             shadow.swap()
 
 
