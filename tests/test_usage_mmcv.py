@@ -67,7 +67,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix == ".pth")
 
 
-class Rates(Hook):
+class Rates(Hook):  # type: ignore[misc]  # found at run time
     """Notes rates and momenta as iterations run with them."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ def test_all_training_hooks(tmp_path: Path) -> None:
 def test_a_workflow_of_training_and_validation(tmp_path: Path) -> None:
     modes: list[str] = []
 
-    class Modes(Hook):
+    class Modes(Hook):  # type: ignore[misc]  # found at run time
         def before_epoch(self, runner: Any) -> None:
             modes.append(runner.mode)
 
@@ -230,7 +230,7 @@ def test_a_runner_and_an_optimizer_from_configurations(tmp_path: Path) -> None:
 
 def test_a_hook_of_ones_own(tmp_path: Path) -> None:
     @MMCV_HOOKS.register_module()
-    class UsageCountingHook(Hook):
+    class UsageCountingHook(Hook):  # type: ignore[misc]  # found at run time
         def __init__(self, every: int) -> None:
             self.every = every
             self.count = 0

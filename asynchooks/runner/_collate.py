@@ -11,10 +11,7 @@ from asynchooks.registry import FUNCTIONS
 
 __all__ = ["pseudo_collate"]
 
-FUNCTIONS.register_module("default_collate", module=default_collate)
 
-
-@FUNCTIONS.register_module()
 def pseudo_collate(samples: Sequence[Any]) -> Any:
     """Return a batch of the shape of one sample, with a sequence of the samples' values at each leaf.
 
@@ -40,3 +37,7 @@ def _like(first: Any, content: Any) -> Any:
         return type(first)(content)
     except TypeError:  # a class that is built in another way
         return content
+
+
+for _function in (default_collate, pseudo_collate):
+    FUNCTIONS.register_module(module=_function)
