@@ -14,8 +14,8 @@ from asynchooks import hooks as h
 from asynchooks.checkpoint import restore
 from asynchooks.execution import Effects, RunnerHook
 from asynchooks.hooks import mmcv
+from tests.runner.resuming import assert_equal
 
-from ..resuming import assert_equal
 from .conftest import MakeRun, Numbers, loader
 
 Case = Callable[[], list[Any]]
