@@ -66,12 +66,15 @@ class EarlyStoppingHook(Hook):
         self.check_finite = check_finite
         self.patience = patience
         self.stopping_threshold = stopping_threshold
-        self.wait_count = 0
-        self.best_score = -math.inf if self.rule == "greater" else math.inf
+        self._forget()
         self.should_stop = False
         self._is_training = True  # a loop of one's own may say nothing before its first validation
         self._is_awaited = False  # whether a validation runs that is not judged yet
         self._is_judged = False  # whether it was judged before its turn, for a save
+
+    def _forget(self) -> None:
+        self.wait_count = 0
+        self.best_score = -math.inf if self.rule == "greater" else math.inf
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run goes on counting from."""
@@ -96,6 +99,8 @@ class EarlyStoppingHook(Hook):
         self._is_training = True
         self._is_awaited = self._is_judged = False
         self.should_stop = False
+        if getattr(runner, "iter", None) == 0:  # the hook may have served another training
+            self._forget()
         loop = getattr(runner, "train_loop", None)
         if loop is not None and not hasattr(loop, "stop_training"):
             raise ConfigError(
