@@ -39,6 +39,7 @@ __all__ = [
     "TRANSFORMS",
     "VISBACKENDS",
     "VISUALIZERS",
+    "check_handed_on",
     "check_options",
     "option_names",
 ]
@@ -309,6 +310,18 @@ def check_options(target: Buildable, options: Mapping[str, Any], *, also: Iterab
         raise ConfigError(
             f"{_name_of(target)} needs {', '.join(map(repr, missing))}; it got {list(options)}."
         )
+
+
+def check_handed_on(target: Buildable, options: Iterable[str]) -> None:
+    """Raise if one of the options that a class hands on to another is a slip of an argument of its own.
+
+    Raises:
+        UnknownOptionError: it is nearly one.
+    """
+    names, _ = option_names(target)
+    for name in options:
+        if hint := did_you_mean(name, names, cutoff=0.87):
+            raise UnknownOptionError(f"{_name_of(target)} takes no argument {name!r}.{hint}")
 
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -28,7 +28,8 @@ KINDS = dict([*built_in(HOOKS, ""), *built_in(MMCV_HOOKS, "mmcv.")])
 ARGUMENTS = [(name, argument) for name, kind in KINDS.items() for argument in option_names(kind)[0]]
 
 VALUES: dict[str, Any] = {"dataloader": DataLoader([0])}  # type: ignore[arg-type]  # a list will do
-HANDS_ON = {"mmcv.EvalHook", "mmcv.DistEvalHook"}  # to the data set's evaluate(), what resembles no argument
+# What resembles no argument of these is handed on: to the data set's evaluate(), to the client of a service.
+HANDS_ON = {"mmcv.EvalHook", "mmcv.DistEvalHook", "mmcv.DvcliveLoggerHook"}
 
 
 def misspelled(argument: str, known: list[str]) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from asynchooks.errors import ConfigError, ForeignCheckpointError, UnknownOptionError, did_you_mean
+from asynchooks.errors import ConfigError, ForeignCheckpointError
 from asynchooks.execution import Effects, Hook
 from asynchooks.optim import BaseAveragedModel, check_averaged_model, unwrapped
-from asynchooks.registry import HOOKS, MODELS, option_names
+from asynchooks.registry import HOOKS, MODELS, check_handed_on
 
 __all__ = ["EMAHook"]
 
@@ -65,9 +65,7 @@ class EMAHook(Hook):
             raise ConfigError(
                 f"EMAHook begins at begin_iter={begin_iter} or at begin_epoch={begin_epoch}, not both."
             )
-        for each in kwargs:  # they are the averaged model's; not a slip of our own
-            if hint := did_you_mean(each, option_names(type(self))[0], cutoff=0.87):
-                raise UnknownOptionError(f"{type(self).__name__} has no argument {each!r}.{hint}")
+        check_handed_on(type(self), kwargs)
         self.ema_cfg = {"type": ema_type, **kwargs}
         check_averaged_model(self.ema_cfg)
         self.strict_load = strict_load

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.distributed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,13 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["restore_rng", "rng_state", "seed_everything"]
 
 
-def seed_everything(seed: int, *, deterministic: bool = False) -> None:
+def seed_everything(seed: int, *, deterministic: bool = False, by_rank: bool = False) -> None:
     """Seed Python's, NumPy's and torch's global generators.
 
     Args:
         seed: 0 <= seed < 2**32.
         deterministic: also ask torch for deterministic algorithms, for the whole process.
+        by_rank: every rank has a seed of its own: the seed and the rank's number.
     """
+    if by_rank and torch.distributed.is_available() and torch.distributed.is_initialized():
+        seed = (seed + torch.distributed.get_rank()) % 2**32
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the global generator is what data pipelines draw from
     torch.manual_seed(seed)

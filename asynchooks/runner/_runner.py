@@ -60,8 +60,8 @@ class Runner(ResumableRun):
         load_from: checkpoint whose weights the run starts with (and which ``resume=True`` continues from).
         resume: True or "auto": continue from the newest committed checkpoint of this run, or start anew where
             there is none; a URL: continue from that checkpoint.
-        randomness: ``dict(seed=0, deterministic=False)``; a seed is set at construction and again when a training
-            starts.
+        randomness: ``dict(seed=0, deterministic=False, diff_rank_seed=False)``; a seed is set at construction and
+            again when a training starts.
         device: where the model is moved; None leaves it where it is. Batches follow the model.
         log_processor: makes the log lines; an object or a dict.
         visualizer: ``dict(type="Visualizer", vis_backends=[...])`` or an object; None writes to ``log_dir/vis_data``.
@@ -138,9 +138,9 @@ class Runner(ResumableRun):
         self.cfg = cfg
         self.logger.setLevel(log_level)
         self._scope = default_scope
-        self.seed, deterministic = _config.checked_randomness(randomness)
+        self.seed, self._seeding = _config.checked_randomness(randomness)
         if self.seed is not None:
-            seed_everything(self.seed, deterministic=deterministic)
+            seed_everything(self.seed, **self._seeding)
         self.log_processor = _log_processor(log_processor, default_scope)
         self.visualizer = visualizer_of(self, visualizer, default_scope)
         self.model = _model(model, default_scope, device)
@@ -190,7 +190,7 @@ class Runner(ResumableRun):
         with self._session():
             keep_config(self.cfg, self.log_dir, self.timestamp)
             if self.seed is not None:
-                seed_everything(self.seed)
+                seed_everything(self.seed, **self._seeding)
             self.call_hook("before_run")
             self._load_or_resume()
             self.optim_wrapper.initialize_count_status(self.model, loop.iter, loop.max_iters or -1)

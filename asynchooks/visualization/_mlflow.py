@@ -40,7 +40,8 @@ class MLflowVisBackend(ClientBackend):
 
     Args:
         save_dir: folder of ``mlflow.db`` and the artifacts, where there is no ``tracking_uri``.
-        exp_name: name of the experiment, made if there is none; "Default" where it is left out.
+        exp_name: name of the experiment, made if there is none; "Default" where it is left out, or "runs" in a SQLite
+            file of its own: what belongs to "Default" is kept by MLflow in the current folder.
         run_name: name of the run.
         tags: tags of the run.
         params: parameters of the run.
@@ -71,7 +72,7 @@ class MLflowVisBackend(ClientBackend):
     ) -> None:
         super().__init__(save_dir)
         self.needs_save_dir = tracking_uri is None
-        self._exp_name = exp_name or "Default"
+        self._exp_name = exp_name or ("runs" if tracking_uri is None else "Default")
         self._run_name = run_name
         self._tags = checked_mapping("MLflowVisBackend", "tags", tags)
         self._params = checked_mapping("MLflowVisBackend", "params", params)
