@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,6 +58,17 @@ class SyncRandomSizeHook(Hook):
         self.img_scale = img_scale
         self.interval = interval
         self.device = torch.device(device)
+        self._size: tuple[int, int] | None = None  # the newest one; the data set lives in the process alone
+        self._is_resumed = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the size that a resumed run goes on with."""
+        return {"size": self._size}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a size; the data set gets it when the training begins."""
+        self._is_resumed = True
+        self._size = None if state["size"] is None else (int(state["size"][0]), int(state["size"][1]))
 
     def before_train(self, runner: Any) -> None:
         """Check that the data set takes a size and that ranks can exchange one.
@@ -65,11 +76,15 @@ class SyncRandomSizeHook(Hook):
         Raises:
             ConfigError: it does not, or the device is not there.
         """
-        _dataset(runner)
+        dataset = _dataset(runner)
         if _is_distributed() and self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(
                 "SyncRandomSizeHook(device='cuda'): there is no such device; give device='cpu'."
             )
+        if self._is_resumed and self._size is not None:
+            dataset.update_dynamic_scale(self._size)
+            restart_workers(runner.train_dataloader)
+        self._is_resumed = False
 
     def after_train_epoch(self, runner: Any) -> None:
         """Draw a size, where it is time. Every rank draws, so that their random numbers stay alike; one counts."""
@@ -82,6 +97,7 @@ class SyncRandomSizeHook(Hook):
             agreed = torch.tensor(size, device=self.device)
             dist.broadcast(agreed, 0)
             size = (int(agreed[0]), int(agreed[1]))
+        self._size = size
         _dataset(runner).update_dynamic_scale(size)
         restart_workers(runner.train_dataloader)
 

@@ -128,6 +128,9 @@ class ShadowPoints:
 
     def before_run(self, runner: Any) -> None:
         """Give the model its buffers, and continue from ``resume_from``."""
+        shadow = self._shadow
+        if shadow is not None and all(module is not shadow.model for module in runner.model.modules()):
+            self._shadow = None  # of another run's model
         self._prepare(runner)
         self._updated = None
         checkpoint, self.checkpoint = self.checkpoint, None

@@ -242,6 +242,8 @@ class BaseRunner(SavedRun, HookRegistration):
         """
         phases = checked_workflow(workflow, data_loaders, self._is_mode)
         self._workflow = Workflow(phases, data_loaders)
+        self._is_step_done = self._is_epoch_done = False  # an earlier run may have ended inside a firing
+        vars(self).pop("data_batch", None)
         self.stop_training = False
         self._begin(phases, data_loaders)
         with self._session():
