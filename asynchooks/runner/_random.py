@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
-from asynchooks.optim import is_distributed
+from asynchooks.distributed import rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +25,7 @@ def seed_everything(seed: int | None, *, deterministic: bool = False, differs_by
         differs_by_rank: whether each rank of a process group adds its number to the seed.
     """
     if seed is not None:
-        seed += dist.get_rank() if differs_by_rank and is_distributed() else 0
+        seed += rank() if differs_by_rank else 0
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator is what data pipelines draw from
         torch.manual_seed(seed)

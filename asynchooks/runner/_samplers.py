@@ -8,12 +8,11 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.utils import data
 from torch.utils.data import DataLoader, Sampler
 
+from asynchooks.distributed import rank, world_size
 from asynchooks.errors import ConfigError
-from asynchooks.optim import is_distributed
 from asynchooks.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, check_options, option_names
 
 __all__ = ["DefaultSampler", "InfiniteSampler", "build_dataloader", "check_dataloader"]
@@ -162,7 +161,7 @@ def _function(cfg: Any, scope: str | None) -> Any:
 
 
 def _rank_and_ranks() -> tuple[int, int]:
-    return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
+    return rank(), world_size()
 
 
 for _class in (
