@@ -40,6 +40,7 @@ __all__ = [
     "TRANSFORMS",
     "VISBACKENDS",
     "VISUALIZERS",
+    "check_handed_on",
     "check_options",
     "option_names",
 ]
@@ -312,6 +313,18 @@ def check_options(target: Buildable, options: Mapping[str, Any], *, also: Iterab
         )
 
 
+def check_handed_on(target: Buildable, options: Iterable[str]) -> None:
+    """Raise if one of the options that a class hands on to another is a slip of an argument of its own.
+
+    Raises:
+        UnknownOptionError: it is nearly one.
+    """
+    names, _ = option_names(target)
+    for name in options:
+        if hint := did_you_mean(name, names, cutoff=0.87):
+            raise UnknownOptionError(f"{_name_of(target)} takes no argument {name!r}.{hint}")
+
+
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -362,7 +375,7 @@ MMCV_HOOKS = Registry("hook", parent=HOOKS, scope="mmcv", locations=["asynchooks
 MODELS = _registry("model", "asynchooks.optim")
 DATASETS = _registry("dataset")
 DATA_SAMPLERS = _registry("data sampler", "asynchooks.runner")
-TRANSFORMS = _registry("transform")
+TRANSFORMS = _registry("transform", "asynchooks.data")
 FUNCTIONS = _registry("function", "asynchooks.runner")
 OPTIMIZERS = _registry("optimizer", "asynchooks.optim")
 OPTIM_WRAPPERS = _registry("optimizer wrapper", "asynchooks.optim")

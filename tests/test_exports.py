@@ -45,3 +45,11 @@ def test_what_needs_no_torch_loads_none(name: str) -> None:
     program = f"import {name}, sys; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_hook_that_only_mmcv_has_is_found_beside_the_others() -> None:
+    hooks = importlib.import_module("asynchooks.hooks")
+
+    assert hooks.EvalHook is importlib.import_module("asynchooks.hooks.mmcv").EvalHook
+    with pytest.raises(AttributeError, match="no hook 'EvallHook'"):
+        hooks.EvallHook  # noqa: B018

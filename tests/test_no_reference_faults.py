@@ -201,9 +201,9 @@ def test_a_refused_begin_is_in_the_message() -> None:
 @pytest.mark.parametrize("name", HOOKS.names())
 def test_no_default_value_of_a_hooks_method_is_a_type(name: str) -> None:
     hook: Any = HOOKS.get(name)
-    for point in POINTS:
+    for point in (point for point in POINTS if hasattr(hook, point)):  # MMCV's have fewer
         for parameter in inspect.signature(getattr(hook, point)).parameters.values():
-            assert parameter.default in (parameter.empty, None), f"{point}({parameter})"
+            assert parameter.default in (parameter.empty, None, 0), f"{point}({parameter})"
 
 
 def test_a_run_that_saves_its_best_alone_can_be_resumed(runner: Any) -> None:
@@ -255,7 +255,10 @@ def test_hooks_with_collectives_block() -> None:
     """In every rank's program order, on the training thread; and in no point that one rank alone fires."""
     kinds: list[Any] = [HOOKS.get(name) for name in HOOKS.names()]
     talking = [kind for kind in kinds if COLLECTIVE.search(inspect.getsource(sys.modules[kind.__module__]))]
-    own = {kind: [p for p in POINTS if getattr(kind, p) is not getattr(Hook, p)] for kind in talking}
+    own = {
+        kind: [p for p in POINTS if getattr(kind, p, getattr(Hook, p)) is not getattr(Hook, p)]
+        for kind in talking
+    }
 
     assert {SyncNormHook, SyncRandomSizeHook} <= own.keys()
     for kind, points in own.items():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asynchooks.errors import ConfigError, DuplicateNameError, UnknownNameError, UnknownOptionError
-from asynchooks.registry import HOOKS, Registry, option_names
+from asynchooks.registry import HOOKS, Registry, check_handed_on, option_names
 
 
 @pytest.fixture
@@ -178,3 +178,12 @@ def test_importing_the_registry_loads_no_torch() -> None:
     code = "import sys, asynchooks.registry; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_is_handed_on_is_no_slip_of_an_argument() -> None:
+    check_handed_on(Open, ["anything", "else"])
+
+    with pytest.raises(
+        UnknownOptionError, match=r"Open takes no argument 'intervall'\. Did you mean 'interval'"
+    ):
+        check_handed_on(Open, ["intervall"])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
 from asynchooks.errors import UnknownOptionError, did_you_mean
 from asynchooks.registry import HOOKS, MMCV_HOOKS, Registry, option_names
@@ -26,6 +27,10 @@ def built_in(registry: Registry, scope: str) -> Iterator[tuple[str, Any]]:
 KINDS = dict([*built_in(HOOKS, ""), *built_in(MMCV_HOOKS, "mmcv.")])
 ARGUMENTS = [(name, argument) for name, kind in KINDS.items() for argument in option_names(kind)[0]]
 
+VALUES: dict[str, Any] = {"dataloader": DataLoader([0])}  # type: ignore[arg-type]  # a list will do
+# What resembles no argument of these is handed on: to the data set's evaluate(), to the client of a service.
+HANDS_ON = {"mmcv.EvalHook", "mmcv.DistEvalHook", "mmcv.DvcliveLoggerHook"}
+
 
 def misspelled(argument: str, known: list[str]) -> str:
     """Return the argument with a slip of the pen that is nearest to it, and no argument itself."""
@@ -39,10 +44,10 @@ def misspelled(argument: str, known: list[str]) -> str:
 
 
 def needed(kind: Any) -> dict[str, Any]:
-    """Return something for each argument that a class cannot do without."""
+    """Return something for each argument that a class cannot do without: a value where it is looked at first."""
     parameters = inspect.signature(kind).parameters.values()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name: None for p in parameters if p.kind in named and p.default is p.empty}
+    return {p.name: VALUES.get(p.name) for p in parameters if p.kind in named and p.default is p.empty}
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS, ids=[".".join(each) for each in ARGUMENTS])
@@ -54,7 +59,7 @@ def test_a_misspelled_argument_is_refused_with_the_right_name(name: str, argumen
         HOOKS.build({"type": name, **needed(kind), slip: None})
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", sorted(KINDS.keys() - HANDS_ON))
 def test_an_argument_that_resembles_none_is_refused_too(name: str) -> None:
     with pytest.raises(UnknownOptionError, match="zzz_no_such_thing"):
         HOOKS.build({"type": name, **needed(KINDS[name]), "zzz_no_such_thing": None})

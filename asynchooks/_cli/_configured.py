@@ -20,6 +20,7 @@ from asynchooks.errors import AsyncHooksError, StorageError
 
 if TYPE_CHECKING:
     from asynchooks.runner import Runner
+    from asynchooks.runner.mmcv import ConfiguredRun
 
 __all__ = [
     "FAILED",
@@ -53,11 +54,18 @@ def load_config(file: str, pairs: Sequence[str]) -> Config:
     return cfg
 
 
-def runner_of(cfg: Config) -> Runner:
-    """Build the runner that a configuration describes; ``runner_type`` names another class than `Runner`."""
-    from asynchooks.registry import RUNNERS
+def runner_of(cfg: Config) -> Runner | ConfiguredRun:
+    """Build the run that a configuration describes, of MMEngine's form or of MMCV's.
 
-    kind: Any = RUNNERS.get(cfg.get("runner_type") or "Runner")
+    ``runner_type`` names another class than `Runner`.
+    """
+    from asynchooks.registry import RUNNERS
+    from asynchooks.runner._configuration import has_mmcv_form
+    from asynchooks.runner.mmcv import ConfiguredRun
+
+    if "runner_type" not in cfg and has_mmcv_form(cfg):
+        return ConfiguredRun.from_cfg(cfg)
+    kind: Any = RUNNERS.get(cfg.get("runner_type", "Runner"))
     runner: Runner = kind.from_cfg(cfg)
     return runner
 

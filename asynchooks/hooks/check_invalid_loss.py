@@ -45,9 +45,8 @@ class CheckInvalidLossHook(Hook):
         if self.every_n_train_iters(runner, self.interval):
             losses = outputs if isinstance(outputs, Mapping) else {"loss": outputs}
             if losses.get("loss") is None:
-                raise ConfigError(
-                    f"CheckInvalidLossHook: the training step returns no 'loss' but {sorted(map(str, losses))}."
-                )
+                came = sorted(map(str, outputs)) if isinstance(outputs, Mapping) else outputs
+                raise ConfigError(f"CheckInvalidLossHook: the training step returns no 'loss' but {came}.")
             if not _is_finite(losses["loss"]):
                 raise InvalidLossError(_message(runner, losses))
 

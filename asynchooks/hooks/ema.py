@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from asynchooks.errors import ConfigError, ForeignCheckpointError
 from asynchooks.execution import Effects, Hook
 from asynchooks.optim import BaseAveragedModel, check_averaged_model, unwrapped
-from asynchooks.registry import HOOKS, MODELS
+from asynchooks.registry import HOOKS, MODELS, check_handed_on
 
 __all__ = ["EMAHook"]
 
@@ -65,6 +65,7 @@ class EMAHook(Hook):
             raise ConfigError(
                 f"EMAHook begins at begin_iter={begin_iter} or at begin_epoch={begin_epoch}, not both."
             )
+        check_handed_on(type(self), kwargs)
         self.ema_cfg = {"type": ema_type, **kwargs}
         check_averaged_model(self.ema_cfg)
         self.strict_load = strict_load

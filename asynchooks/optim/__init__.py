@@ -58,13 +58,7 @@ from asynchooks.optim._schedulers import (
     StepMomentum,
     StepParamScheduler,
 )
-from asynchooks.optim._shadow import (
-    ShadowPoints,
-    ShadowWeights,
-    checked_count,
-    checked_fraction,
-    linear_momentum,
-)
+from asynchooks.optim._shadow import ShadowPoints, ShadowWeights, linear_momentum
 from asynchooks.optim._unwrap import unwrapped
 from asynchooks.optim._wrapper import OptimWrapper
 from asynchooks.optim._wrapper_dict import OptimWrapperDict
@@ -91,8 +85,6 @@ __all__ = [
     "scale_lr",
     "ShadowPoints",
     "ShadowWeights",
-    "checked_count",
-    "checked_fraction",
     "linear_momentum",
     "all_reduce_mean",
     "is_distributed",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from asynchooks.errors import ConfigError
 from asynchooks.optim._unwrap import unwrapped
 
-__all__ = ["ShadowPoints", "ShadowWeights", "checked_count", "checked_fraction", "linear_momentum"]
+__all__ = ["ShadowPoints", "ShadowWeights", "linear_momentum"]
 
 
 class ShadowWeights:
@@ -110,12 +110,14 @@ class ShadowPoints:
     """The points at which such an average is updated, takes the weights' place and gives it back.
 
     Evaluations and saved weights are the average's, in loops that count epochs and in those that count iterations;
-    training steps are the weights'. After a training the average stays in their place.
+    training steps are the weights'. After a training the average stays in their place. A hook with it may change
+    weights before an iteration too, so a copy that is under way is waited for there.
     """
 
     skip_buffers: bool
     checkpoint: Any = None  # MMCV's `resume_from`
     _shadow: ShadowWeights | None = None
+    _updated: int | None = None  # the iteration whose weights are in the average
 
     def get_momentum(self, runner: Any) -> float:
         """Return the weight of the new value in this iteration."""
@@ -124,12 +126,10 @@ class ShadowPoints:
     def _is_due(self, runner: Any) -> bool:
         raise NotImplementedError
 
-    def _before_change(self) -> None:
-        """Called before the weights change."""
-
     def before_run(self, runner: Any) -> None:
         """Give the model its buffers, and continue from ``resume_from``."""
         self._prepare(runner)
+        self._updated = None
         checkpoint, self.checkpoint = self.checkpoint, None
         if checkpoint is not None:
             runner.resume(checkpoint)
@@ -148,8 +148,7 @@ class ShadowPoints:
     ) -> None:
         """Update the average; where a hook evaluates at this point, put it in the weights' place."""
         del batch_idx, data_batch, outputs
-        if self._is_due(runner):
-            self._prepare(runner).update(self.get_momentum(runner))
+        self._update(runner)
         if any(_evaluates_now(hook, runner) for hook in getattr(runner, "hooks", ())):
             self._show(runner, average=True)
 
@@ -172,12 +171,22 @@ class ShadowPoints:
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Save the average as the weights, and the weights in the buffers."""
+        position = checkpoint.get("resume", {}).get("position") or {}
+        if position.get("iter") == runner.iter + 1:
+            self._update(runner)  # this iteration's save comes before the hook's own turn
         self._prepare(runner).settle(checkpoint["state_dict"])
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Take up the weights and the average of a resumed run; start both from the weights of any other."""
         is_resuming = bool(getattr(runner, "is_resuming", False))
+        self._updated = None
         self._prepare(runner).take_up(checkpoint["state_dict"], is_resuming=is_resuming)
+
+    def _update(self, runner: Any) -> None:
+        if self._updated != runner.iter:
+            self._updated = runner.iter
+            if self._is_due(runner):
+                self._prepare(runner).update(self.get_momentum(runner))
 
     def _prepare(self, runner: Any) -> ShadowWeights:
         if self._shadow is None:
@@ -187,7 +196,6 @@ class ShadowPoints:
     def _show(self, runner: Any, *, average: bool) -> None:
         shadow = self._prepare(runner)
         if shadow.is_shown is not average:
-            self._before_change()
             shadow.swap()
 
 
@@ -217,28 +225,6 @@ def _evaluates_now(hook: Any, runner: Any) -> bool:
     """Whether a hook of MMCV's kind evaluates after this iteration."""
     is_due = getattr(hook, "_should_evaluate", None)
     return callable(is_due) and not getattr(hook, "by_epoch", True) and bool(is_due(runner))
-
-
-def checked_fraction(owner: str, name: str, value: Any) -> float:
-    """Return a number between 0 and 1.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise ConfigError(f"{owner}: {name} lies between 0 and 1, not {value!r}.")
-    return value
-
-
-def checked_count(owner: str, name: str, value: Any, *, least: int) -> int:
-    """Return an int of at least so much.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{owner}: {name} is an int of at least {least}, not {value!r}.")
-    return value
 
 
 def linear_momentum(momentum: float, interval: int, warm_up: int, iteration: int) -> float:

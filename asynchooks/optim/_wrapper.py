@@ -97,6 +97,12 @@ class OptimWrapper:
         self._counts = init_counts
         self._max_counts = max_counts
         self._remainder = max_counts % self.accumulative_counts if max_counts > 0 else 0
+        if init_counts % self.accumulative_counts and all(p.grad is None for p in self._parameters()):
+            logger.warning(
+                "the run starts at loss %d of a group of %d, without the gradients of those before it",
+                init_counts % self.accumulative_counts + 1,
+                self.accumulative_counts,
+            )
         if self.accumulative_counts > 1 and any(isinstance(m, _BatchNorm) for m in model.modules()):
             logger.warning(
                 "gradients of %d losses make one step, but the model's BatchNorm layers see each batch alone",

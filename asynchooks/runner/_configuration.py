@@ -13,7 +13,7 @@ from asynchooks.config import Config, import_modules
 from asynchooks.errors import ConfigError, did_you_mean
 from asynchooks.runner import _config
 
-__all__ = ["arguments_of", "keep_config"]
+__all__ = ["arguments_of", "has_mmcv_form", "keep_config"]
 
 # What stands at the top of configurations for MMCV 1.x, and where it stands here.
 _OF_MMCV = {
@@ -60,6 +60,11 @@ def arguments_of(cfg: Mapping[str, Any], known: Collection[str]) -> dict[str, An
     return {"cfg": cfg, **{name: value for name, value in cfg.items() if name in known}}
 
 
+def has_mmcv_form(cfg: Mapping[str, Any]) -> bool:
+    """Whether a configuration is one for MMCV 1.x's runners: its entries, and none of the Runner's work."""
+    return any(name in cfg for name in _OF_MMCV) and not any(name in cfg for name in _WORK)
+
+
 def keep_config(cfg: Any, log_dir: str | None, timestamp: str) -> None:
     """Write a run's configuration beside its logs, under the name of its file; nothing where there is no folder."""
     if log_dir is None or not isinstance(cfg, Mapping):
@@ -73,11 +78,11 @@ def keep_config(cfg: Any, log_dir: str | None, timestamp: str) -> None:
 
 
 def _check(cfg: Mapping[str, Any], known: Collection[str]) -> None:
-    old = [name for name in cfg if name in _OF_MMCV]
-    if old and not any(name in cfg for name in _WORK):
-        forms = "".join(f"\n  {name}: write {_OF_MMCV[name]}" for name in old)
+    if has_mmcv_form(cfg):
+        forms = "".join(f"\n  {name}: write {form}" for name, form in _OF_MMCV.items() if name in cfg)
         raise ConfigError(
-            f"This configuration has the form of MMCV 1.x, which the Runner does not read:{forms}"
+            f"This configuration has the form of MMCV 1.x, which this Runner does not read. `asynchooks train` and "
+            f"asynchooks.runner.mmcv.ConfiguredRun run it as it is; for this Runner,{forms}"
         )
     near = [name for name in cfg if name not in known and did_you_mean(str(name), known, cutoff=0.85)]
     _config.reject_unknown("Runner", near, known)

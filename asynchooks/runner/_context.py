@@ -206,6 +206,9 @@ class RunContext(ABC):
             "state_dict": unwrapped(self.model).state_dict(),
             "message_hub": self.message_hub.state_dict(),
         }
+        dataset = content["message_hub"]["runtime_info"].get("dataset_meta")
+        if dataset is not None:  # where MMDetection's inference looks for the names of the classes
+            content["meta"].setdefault("dataset_meta", dataset)
         if save_optimizer and self.optim_wrapper is not None:
             content["optimizer"] = self.optim_wrapper.state_dict()
         if save_param_scheduler and self.param_schedulers:

@@ -11,7 +11,7 @@ from typing import Any
 
 from asynchooks.registry import VISBACKENDS
 from asynchooks.visualization._backend import Image
-from asynchooks.visualization._client import ClientBackend, checked_mapping, plain
+from asynchooks.visualization._client import ClientBackend, checked_mapping, config_values
 from asynchooks.visualization._scalars import numbers_by_name
 
 __all__ = ["AimVisBackend"]
@@ -44,7 +44,7 @@ class AimVisBackend(ClientBackend):
 
     def add_config(self, config: Mapping[str, Any] | str) -> None:
         """Record the configuration of the run, as its parameters."""
-        self.experiment["hparams"] = {"config": config} if isinstance(config, str) else plain(config)
+        self.experiment["hparams"] = config_values(config)
 
     def add_image(self, name: str, image: Image, step: int = 0) -> None:
         """Record an image."""

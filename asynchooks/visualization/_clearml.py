@@ -13,8 +13,8 @@ from asynchooks.visualization._client import (
     ClientBackend,
     checked_mapping,
     checked_suffixes,
+    config_values,
     files_below,
-    plain,
 )
 from asynchooks.visualization._scalars import numbers_by_name
 
@@ -52,12 +52,9 @@ class ClearMLVisBackend(ClientBackend):
 
     def add_config(self, config: Mapping[str, Any] | str) -> None:
         """Record the configuration of the run."""
-        if not isinstance(config, str):
-            work_dir = config.get("work_dir")
-            self._work_dir = None if work_dir is None else os.fspath(work_dir)
-        self.experiment.connect_configuration(
-            {"config": config} if isinstance(config, str) else plain(config)
-        )
+        values = config_values(config)
+        self._work_dir = values.get("work_dir")
+        self.experiment.connect_configuration(values)
 
     def add_image(self, name: str, image: Image, step: int = 0) -> None:
         """Record an image."""

@@ -13,8 +13,8 @@ from asynchooks.visualization._client import (
     ClientBackend,
     checked_mapping,
     checked_suffixes,
+    config_values,
     files_below,
-    plain,
 )
 from asynchooks.visualization._scalars import numbers_by_name
 
@@ -58,7 +58,7 @@ class DVCLiveVisBackend(ClientBackend):
 
     def add_config(self, config: Mapping[str, Any] | str) -> None:
         """Record the configuration of the run, as parameters."""
-        self.experiment.log_params({"config": config} if isinstance(config, str) else plain(config))
+        self.experiment.log_params(config_values(config))
 
     def add_image(self, name: str, image: Image, step: int = 0) -> None:
         """Record an image, as PNG."""

@@ -22,8 +22,8 @@ from asynchooks.visualization._client import (
     ClientBackend,
     checked_mapping,
     checked_suffixes,
+    config_values,
     files_below,
-    plain,
 )
 from asynchooks.visualization._local import config_text
 from asynchooks.visualization._scalars import numbers_by_name
@@ -40,7 +40,8 @@ class MLflowVisBackend(ClientBackend):
 
     Args:
         save_dir: folder of ``mlflow.db`` and the artifacts, where there is no ``tracking_uri``.
-        exp_name: name of the experiment, made if there is none; "Default" where it is left out.
+        exp_name: name of the experiment, made if there is none; "Default" where it is left out, or "runs" in a SQLite
+            file of its own: what belongs to "Default" is kept by MLflow in the current folder.
         run_name: name of the run.
         tags: tags of the run.
         params: parameters of the run.
@@ -71,7 +72,7 @@ class MLflowVisBackend(ClientBackend):
     ) -> None:
         super().__init__(save_dir)
         self.needs_save_dir = tracking_uri is None
-        self._exp_name = exp_name or "Default"
+        self._exp_name = exp_name or ("runs" if tracking_uri is None else "Default")
         self._run_name = run_name
         self._tags = checked_mapping("MLflowVisBackend", "tags", tags)
         self._params = checked_mapping("MLflowVisBackend", "params", params)
@@ -92,10 +93,10 @@ class MLflowVisBackend(ClientBackend):
         """Record the configuration: a text file, and its values as parameters."""
         text = config_text(config)
         if not isinstance(config, str):
-            work_dir = config.get("work_dir")
-            self._work_dir = None if work_dir is None else os.fspath(work_dir)
-            keys = config if self._config_keys is None else [k for k in self._config_keys if k in config]
-            self._log_params(_flat({key: plain(config[key]) for key in keys}))
+            values = config_values(config)
+            self._work_dir = values.get("work_dir")
+            keys = values if self._config_keys is None else [k for k in self._config_keys if k in values]
+            self._log_params(_flat({key: values[key] for key in keys}))
         self.experiment.log_text(self.run_id, text, "config.py")
 
     def add_image(self, name: str, image: Image, step: int = 0) -> None:

@@ -29,7 +29,8 @@ def test_every_hook_says_what_it_does_and_touches(entry: object) -> None:
     (found,) = [each for each in ENTRIES if each is entry]
 
     assert paragraph_of(found.kind), "a docstring"
-    assert found.effects is not None or found.by_arguments, "effects = Effects(...)"
+    if found.shapes:  # a hook whose points are its arguments touches what nobody knows
+        assert found.effects is not None or found.by_arguments, "effects = Effects(...)"
 
 
 def test_the_tables_are_put_between_the_marks_and_nothing_else_changes(tmp_path: Path) -> None:

@@ -199,6 +199,25 @@ def test_an_interrupted_run_finishes_what_is_in_flight_and_ends_with_130(folder:
     assert saved(folder / "work_dirs/child") == ["iter_1.pth", "iter_2.pth"]
 
 
+def test_a_configuration_of_mmcvs_form_is_trained_and_explained_as_it_is(folder: Path) -> None:
+    (folder / "old.py").write_text("""
+custom_imports = dict(imports=['cli_train_parts'])
+model = dict(type='TrainNet')
+data = dict(samples_per_gpu=4, train=dict(type='TrainData'))
+optimizer = dict(type='SGD', lr=0.01)
+optimizer_config = dict(grad_clip=None)
+lr_config = dict(policy='step', step=[1])
+runner = dict(type='EpochBasedRunner', max_epochs=2)
+checkpoint_config = dict(interval=1)
+""")
+    plan = CliRunner().invoke(app, ["hooks", "old.py"], env={"NO_COLOR": "1"})
+    result = train("old.py", "--cfg-options", "runner.max_epochs=1")
+
+    assert "40 ABOVE_NORMAL  OptimizerHook: blocking" in plan.output
+    assert result.exit_code == 0, result.output
+    assert saved(folder / "work_dirs/old") == ["epoch_1.pth"]
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_a_process_with_130(folder: Path) -> None:
     (folder / "long.py").write_text(

@@ -327,7 +327,7 @@ def test_wrong_options_are_refused_at_construction(
 
 @pytest.mark.parametrize("options", [{"begin_iter": 13}, {"begin_epoch": 4}])
 def test_an_average_that_begins_after_the_end_is_refused(
-    make: Callable[..., Runner], options: dict[str, int]
+    make: Callable[..., Runner], options: dict[str, Any]
 ) -> None:
     with pytest.raises(ConfigError, match="lies after the end of the training"):
         make(custom_hooks=[EMAHook(**options)]).train()

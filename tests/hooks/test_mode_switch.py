@@ -160,9 +160,9 @@ def test_what_cannot_be_switched_is_said_before_the_training(
     [
         (lambda: PipelineSwitchHook(-1, []), "switch_epoch=-1"),
         (lambda: PipelineSwitchHook(1, [{"type": "Nothing"}]), "No transform is called 'Nothing'"),
-        (lambda: YOLOXModeSwitchHook("15"), "num_last_epochs='15'"),
+        (lambda: YOLOXModeSwitchHook("15"), "num_last_epochs='15'"),  # type: ignore[arg-type]
         (lambda: YOLOXModeSwitchHook(skip_type_keys="Mosaic"), "list of names"),
-        (lambda: YOLOXModeSwitchHook(new_train_pipeline=3), "list of transforms"),
+        (lambda: YOLOXModeSwitchHook(new_train_pipeline=3), "list of transforms"),  # type: ignore[arg-type]
     ],
 )
 def test_a_wrong_argument_is_said_at_construction(make: Callable[[], Any], error: str) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 
 from asynchooks.errors import ConfigError
 from asynchooks.execution import HookExecutor
 from asynchooks.registry import HOOKS
+from asynchooks.runner import EpochBasedRunner, IterBasedRunner
 
 EPOCHS = ["before_{}_epoch", "before_{}_iter", "after_{}_iter", "after_{}_epoch"]
 
@@ -102,3 +104,32 @@ def test_without_a_gpu_there_is_no_cache(kind: str) -> None:
 
     with pytest.raises(ConfigError, match="after_iter is True or False"):
         HOOKS.build({"type": kind, "after_iter": 1})
+
+
+class Lossy(torch.nn.Linear):
+    """A model in MMCV's manner."""
+
+    def train_step(self, data: Any, optimizer: Any, **options: Any) -> dict[str, Any]:
+        loss = self(data[0]).square().mean()
+        return {"loss": loss, "log_vars": {"loss": loss.detach()}, "num_samples": 2}
+
+
+@pytest.mark.parametrize("kind", [EpochBasedRunner, IterBasedRunner])
+def test_mmcvs_runners_take_them_as_custom_hooks(kind: Any, tmp_path: Path) -> None:
+    data = TensorDataset(torch.randn(6, 2))
+    sampler: DistributedSampler[Any] = DistributedSampler(data, num_replicas=1, rank=0)
+    model = Lossy(2, 1)
+    length = {"max_epochs": 2} if kind is EpochBasedRunner else {"max_iters": 6}
+    runner = kind(
+        model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), work_dir=tmp_path, **length
+    )
+    names = ("DistSamplerSeedHook", "EmptyCacheHook", "SyncBuffersHook", "EMAHook")
+    runner.register_training_hooks(
+        {"policy": "fixed"}, {}, custom_hooks_config=[{"type": f"mmcv.{name}"} for name in names]
+    )
+
+    runner.run([DataLoader(data, batch_size=2, sampler=sampler)], [("train", 1)])
+
+    assert {"data_time", "time"} <= set(runner.log_buffer.val_history)
+    assert sampler.epoch == 1
+    assert "ema_weight" in dict(model.named_buffers())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -101,3 +101,12 @@ def test_states_are_mmengines(*, groups: bool) -> None:
     if groups:
         assert found["base_param_settings"].keys() == expected["base_param_settings"].keys()
     theirs.load_state_dict(copy.deepcopy(found))
+
+
+def test_learning_rates_are_scaled_alike(
+    side_by_side: Any, assert_same_training: Callable[..., None]
+) -> None:
+    theirs, ours = side_by_side(auto_scale_lr={"base_batch_size": 16, "enable": True})
+
+    assert_same_training(theirs, ours)
+    assert theirs.rates[0] == [0.1 / 4]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from asynchooks.errors import ConfigError, UnknownOptionError
 from asynchooks.optim import (
@@ -14,6 +15,7 @@ from asynchooks.optim import (
     ExpMomentumEMA,
     ExponentialMovingAverage,
     MomentumAnnealingEMA,
+    ShadowWeights,
     StochasticWeightAverage,
     check_averaged_model,
 )
@@ -34,6 +36,51 @@ def shift(model: nn.Module, by: float) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(by)
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types there
+    """Notes every operation on tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: StochasticWeightAverage(model),
+        lambda model: ExponentialMovingAverage(model),
+        lambda model: MomentumAnnealingEMA(model),
+        lambda model: ExpMomentumEMA(model),
+    ],
+)
+def test_an_update_reads_nothing_from_the_device_and_takes_all_tensors_at_once(make: Any) -> None:
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(10)))
+    average = make(model)
+    average.update_parameters(model)
+
+    with Operations() as seen:
+        average.update_parameters(model)
+
+    changes = [op for op in seen.found if op is not torch.ops.aten.detach.default]
+    assert torch.ops.aten._local_scalar_dense.default not in changes
+    assert len(changes) <= 4, changes
+
+
+def test_an_average_in_the_model_reads_nothing_from_the_device_either() -> None:
+    shadow = ShadowWeights(nn.Sequential(*(nn.Linear(2, 2) for _ in range(10))), with_buffers=True)
+
+    with Operations() as seen:
+        shadow.update(0.1)
+
+    changes = [op for op in seen.found if op is not torch.ops.aten.detach.default]
+    assert torch.ops.aten._local_scalar_dense.default not in changes
+    assert len(changes) == 2, changes
 
 
 @pytest.mark.parametrize("update_buffers", [False, True])

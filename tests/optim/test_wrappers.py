@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from asynchooks.errors import ConfigError, UnknownNameError, UnknownOptionError
 from asynchooks.optim import (
@@ -37,6 +38,19 @@ class Counting(nn.Linear):
     def forward(self, inputs: Tensor) -> Tensor:
         self.synced.append(self._syncs)
         return super().forward(inputs)
+
+
+class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types there
+    """Notes every read of a tensor's value by the host, which waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 def train(model: nn.Module, wrapper: Any, steps: int, *, seed: int = 3) -> list[float]:
@@ -73,6 +87,17 @@ def test_ranks_exchange_gradients_only_where_a_step_follows() -> None:
     assert wrapper.inner_count == 7
 
 
+def test_a_step_with_clipping_reads_nothing_from_the_device(model: nn.Linear) -> None:
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), clip_grad={"max_norm": 0.1})
+    loss = model(torch.ones(1, 3)).square().sum()
+
+    with Reads() as reads:
+        wrapper.update_params(loss)
+
+    assert wrapper.take_grad_norm() is not None
+    assert not reads.found
+
+
 def test_batch_norm_with_accumulated_gradients_is_worth_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     model = nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=2)
@@ -80,6 +105,20 @@ def test_batch_norm_with_accumulated_gradients_is_worth_a_warning(caplog: pytest
     wrapper.initialize_count_status(model, 0, 8)
 
     assert "BatchNorm layers see each batch alone" in caplog.text
+
+
+def test_a_start_in_the_middle_of_a_group_is_worth_a_warning(
+    model: nn.Linear, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=4)
+
+    wrapper.initialize_count_status(model, 6, 8)
+    assert "starts at loss 3 of a group of 4, without the gradients" in caplog.text
+
+    caplog.clear()
+    model(torch.ones(1, 3)).sum().backward()
+    wrapper.initialize_count_status(model, 6, 8)
+    assert not caplog.text
 
 
 def test_the_base_settings_are_saved_and_a_bare_optimizers_state_is_taken(model: nn.Linear) -> None:

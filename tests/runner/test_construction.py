@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.data import DataLoader, TensorDataset
 
 from asynchooks.errors import (
@@ -285,3 +286,27 @@ def test_a_tensor_dataset_and_a_device_are_enough(tmp_path: Path) -> None:
 
     assert not runner.by_epoch
     assert runner.iter == 3
+
+
+def test_a_checkpoint_knows_the_classes_of_its_data(make_runner: MakeRunner) -> None:
+    data = Noisy()
+    data.metainfo = {"classes": ("no", "yes")}  # type: ignore[attr-defined]
+    runner = make_runner(
+        train_dataloader=DataLoader(data, batch_size=4), default_hooks={"checkpoint": {"interval": 2}}
+    )
+    runner.train()
+
+    saved = torch.load(f"{runner.work_dir}/epoch_2.pth", weights_only=True)
+    assert saved["meta"]["dataset_meta"] == {"classes": ("no", "yes")}
+
+
+def test_a_rank_may_have_random_numbers_of_its_own(make_runner: MakeRunner) -> None:
+    torch.distributed.init_process_group("fake", rank=1, world_size=2, store=FakeStore())
+    try:
+        runner = make_runner(randomness={"seed": 7, "diff_rank_seed": True})
+        drawn = torch.rand(3)
+    finally:
+        torch.distributed.destroy_process_group()
+
+    assert runner.seed == 7, "what is shuffled alike on all ranks takes it"
+    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(8)))

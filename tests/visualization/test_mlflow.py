@@ -96,9 +96,11 @@ def test_images_are_artifacts_whether_their_name_has_an_ending_or_not(folder: Pa
     backend = MLflowVisBackend(folder)
     backend.add_image("a.png", np.zeros((4, 4, 3), np.uint8))
     backend.add_image("val_img", np.zeros((4, 4, 3), np.uint8), step=3)
-    files = {f.path for f in client_of(folder).list_artifacts(backend.run_id)}
+    client = client_of(folder)
+    files = {f.path for f in client.list_artifacts(backend.run_id)}
 
     assert files == {"a.png", "images"}
+    assert client.get_run(backend.run_id).info.artifact_uri.startswith((folder / "mlruns").as_uri())
 
 
 def test_any_thread_may_call_next_and_loggers_stay_on(folder: Path) -> None:

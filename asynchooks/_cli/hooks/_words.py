@@ -28,7 +28,7 @@ def priority_words(priority: int) -> str:
 
 
 def effects_words(effects: Effects | None, *, quote: str = "") -> str:
-    """``writes a, b; reads c``, ``touches nothing``, or ``effects unknown``."""
+    """``writes a, b; reads c``, ``nothing outside the process``, or ``effects unknown``."""
     if effects is None:
         return "effects unknown"
     parts = [
@@ -36,7 +36,7 @@ def effects_words(effects: Effects | None, *, quote: str = "") -> str:
         for verb, names in (("writes", effects.writes), ("reads", effects.reads))
         if names
     ]
-    return "; ".join(parts) or "touches nothing"
+    return "; ".join(parts) or "nothing outside the process"
 
 
 def entry_effects_words(effects: Effects | None, *, by_arguments: bool, quote: str = "") -> str:

@@ -50,7 +50,10 @@ def train(
         bool, typer.Option("--debug", help="Show the traceback of a wrong configuration.")
     ] = False,
 ) -> None:
-    """Train as a configuration says: Runner.from_cfg(CONFIG).train()."""
+    """Train as a configuration says: Runner.from_cfg(CONFIG).train().
+
+    A configuration of MMCV 1.x's form (model, data, optimizer, lr_config, runner ...) is run by MMCV's runners.
+    """
     from asynchooks._cli.train._run import Changes, run
 
     changes = Changes(work_dir=work_dir, resume=resume, mode=mode, device=device, amp=amp)

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from asynchooks.errors import ConfigError
-from asynchooks.execution import Effects, Hook
+from asynchooks.execution import Effects, RunnerHook
 from asynchooks.registry import MMCV_HOOKS
 
 __all__ = ["EmptyCacheHook"]
 
 
 @MMCV_HOOKS.register_module()
-class EmptyCacheHook(Hook):
+class EmptyCacheHook(RunnerHook):
     """Empties the cache of CUDA's allocator, in training and validation; waits for the device.
 
     Args:
@@ -50,34 +50,6 @@ class EmptyCacheHook(Hook):
     def after_iter(self, runner: Any) -> None:
         """Empty the cache, if asked to."""
         self._empty("after_iter")
-
-    def before_train_epoch(self, runner: Any) -> None:
-        """See `before_epoch`."""
-        self.before_epoch(runner)
-
-    def before_val_epoch(self, runner: Any) -> None:
-        """See `before_epoch`."""
-        self.before_epoch(runner)
-
-    def after_train_epoch(self, runner: Any) -> None:
-        """See `after_epoch`."""
-        self.after_epoch(runner)
-
-    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
-        """See `after_epoch`."""
-        self.after_epoch(runner)
-
-    def after_train_iter(
-        self, runner: Any, batch_idx: int = 0, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """See `after_iter`."""
-        self.after_iter(runner)
-
-    def after_val_iter(
-        self, runner: Any, batch_idx: int = 0, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """See `after_iter`."""
-        self.after_iter(runner)
 
     def _empty(self, point: str) -> None:
         if point in self._points and torch.cuda.is_available():

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from asynchooks.execution import Effects, Hook
+from asynchooks.execution import Effects, RunnerHook
 from asynchooks.registry import MMCV_HOOKS
 
 __all__ = ["IterTimerHook"]
 
 
 @MMCV_HOOKS.register_module()
-class IterTimerHook(Hook):
+class IterTimerHook(RunnerHook):
     """Times data loading and iterations, in training and validation, for ``runner.log_buffer``.
 
     The clock is the host's: with a GPU, a step counts as done when its kernels are queued.
@@ -38,34 +38,6 @@ class IterTimerHook(Hook):
         """Note how long the iteration took, with its data."""
         runner.log_buffer.update({"time": self._elapsed()})
         self.t = time.perf_counter()
-
-    def before_train_epoch(self, runner: Any) -> None:
-        """See `before_epoch`."""
-        self.before_epoch(runner)
-
-    def before_val_epoch(self, runner: Any) -> None:
-        """See `before_epoch`."""
-        self.before_epoch(runner)
-
-    def before_train_iter(self, runner: Any, batch_idx: int = 0, data_batch: Any = None) -> None:
-        """See `before_iter`."""
-        self.before_iter(runner)
-
-    def before_val_iter(self, runner: Any, batch_idx: int = 0, data_batch: Any = None) -> None:
-        """See `before_iter`."""
-        self.before_iter(runner)
-
-    def after_train_iter(
-        self, runner: Any, batch_idx: int = 0, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """See `after_iter`."""
-        self.after_iter(runner)
-
-    def after_val_iter(
-        self, runner: Any, batch_idx: int = 0, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """See `after_iter`."""
-        self.after_iter(runner)
 
     def _elapsed(self) -> float:
         now = time.perf_counter()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from asynchooks.execution import Effects, Hook
+from asynchooks.execution import Effects, RunnerHook
 from asynchooks.registry import MMCV_HOOKS
 
 __all__ = ["DistSamplerSeedHook"]
 
 
 @MMCV_HOOKS.register_module()
-class DistSamplerSeedHook(Hook):
+class DistSamplerSeedHook(RunnerHook):
     """Calls ``set_epoch(runner.epoch)`` on the loader's sampler, or on its batch sampler's, before each epoch.
 
     A loader whose samplers take no epoch is left alone.
@@ -30,11 +30,3 @@ class DistSamplerSeedHook(Hook):
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(runner.epoch)
                 return
-
-    def before_train_epoch(self, runner: Any) -> None:
-        """See `before_epoch`."""
-        self.before_epoch(runner)
-
-    def before_val_epoch(self, runner: Any) -> None:
-        """See `before_epoch`."""
-        self.before_epoch(runner)

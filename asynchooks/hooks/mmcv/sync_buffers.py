@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asynchooks.errors import ConfigError
-from asynchooks.execution import Effects, Hook
+from asynchooks.execution import Effects, RunnerHook
 from asynchooks.optim import all_reduce_mean, is_distributed
 from asynchooks.registry import MMCV_HOOKS
 
@@ -13,7 +13,7 @@ __all__ = ["SyncBuffersHook"]
 
 
 @MMCV_HOOKS.register_module()
-class SyncBuffersHook(Hook):
+class SyncBuffersHook(RunnerHook):
     """Gives every rank the mean of all ranks' buffers after each epoch of training or validation.
 
     A collective, on the training thread of every rank; in a process without others it does nothing.
@@ -34,12 +34,3 @@ class SyncBuffersHook(Hook):
         """Average the buffers."""
         if self.distributed and is_distributed():
             all_reduce_mean(runner.model.buffers())
-
-    def after_train_epoch(self, runner: Any) -> None:
-        """Average the buffers."""
-        self.after_epoch(runner)
-
-    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
-        """Average the buffers."""
-        del metrics
-        self.after_epoch(runner)

@@ -2,6 +2,7 @@
 
 from asynchooks.runner.mmcv._base import BaseRunner
 from asynchooks.runner.mmcv._build import RUNNER_BUILDERS, DefaultRunnerConstructor, build_runner
+from asynchooks.runner.mmcv._configured import ConfiguredRun
 from asynchooks.runner.mmcv._epoch import EpochBasedRunner
 from asynchooks.runner.mmcv._iter import IterBasedRunner, IterLoader
 from asynchooks.runner.mmcv._log_buffer import LogBuffer
@@ -10,6 +11,7 @@ __all__ = [
     "EpochBasedRunner",
     "IterBasedRunner",
     "BaseRunner",
+    "ConfiguredRun",
     "IterLoader",
     "LogBuffer",
     "RUNNER_BUILDERS",

@@ -111,6 +111,26 @@ def test_the_metrics_of_the_same_epoch_stand_with_a_checkpoint(
     ]
 
 
+def test_iterations_are_counted_where_epochs_are_not(
+    run: Run, tmp_path: Path, wandb_records: Records, evaluates: dict[str, Any]
+) -> None:
+    counts: dict[str, Any] = {"by_epoch": False, "interval": 2}
+    hook = MMDetWandbHook(
+        OFFLINE, log_checkpoint=True, log_checkpoint_metadata=True, num_eval_images=1, **counts
+    )
+    run({**SAVES, **counts}, {**evaluates, **counts}, (hook, "VERY_LOW"), max_iters=4)
+    records = wandb_records(tmp_path)
+
+    assert [json.loads(version.metadata) for version in artifacts(records, "model")] == [
+        {"iter": 2, "bbox_mAP": 0.25},
+        {"iter": 4, "bbox_mAP": 0.25},
+    ]
+    assert [sorted(each.aliases) for each in artifacts(records, "evaluation")] == [
+        ["iter_2", "latest"],
+        ["iter_4", "latest"],
+    ]
+
+
 def test_the_best_checkpoint_is_no_version_of_an_epoch(
     run: Run, tmp_path: Path, wandb_records: Records, evaluates: dict[str, Any]
 ) -> None:
@@ -146,13 +166,10 @@ def test_images_and_predictions_are_tables(
     ]
     assert [table["columns"] for table in found] == [["image_name", "ground_truth", "prediction"]] * 2
     assert [row[0] for row in found[0]["data"]] == names
-    boxes = _boxes(images) + _boxes(predictions[0])
-    assert sorted({(box["box_caption"], box["class_id"]) for box in boxes}) == [("cat 0.90", 1), ("dog", 2)]
-
-
-def _boxes(artifact: Any) -> list[Any]:
-    files = [Path(e.local_path) for e in artifact.manifest.contents if e.path.endswith(".boxes2D.json")]
-    return [box for path in files for box in json.loads(path.read_text())["box_data"]]
+    _, truth_image, prediction = found[0]["data"][0]
+    assert [b["box_caption"] for b in truth_image["boxes"]["ground_truth"]] == ["dog"]
+    assert [b["box_caption"] for b in prediction["boxes"]["predictions"]] == ["cat 0.90"]
+    assert truth_image["path"] == prediction["path"]  # one upload
 
 
 def test_without_evaluations_lines_are_all_there_is(run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -162,12 +179,12 @@ def test_without_evaluations_lines_are_all_there_is(run: Run, caplog: pytest.Log
 
 
 def test_the_images_are_the_same_each_time_and_numpy_draws_as_before() -> None:
-    before = np.random.get_state()[1].tolist()  # type: ignore[index, union-attr]  # noqa: NPY002 - what it must not touch
+    before = np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002 - what it must not touch
     indices = chosen(5, 10)
 
     assert indices == chosen(5, 10)
     assert len(set(indices)) == 5
-    assert np.random.get_state()[1].tolist() == before  # type: ignore[index, union-attr]  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == before  # type: ignore[index]  # noqa: NPY002
 
 
 def test_masks_of_one_class_are_one_area() -> None:

@@ -94,9 +94,11 @@ def test_several_optimizers_have_their_rates_each() -> None:
 
 
 def test_what_json_does_not_know_is_a_list_or_a_text() -> None:
-    line = json.loads(json_line({"t": torch.tensor([1 / 3, 1.0]), "p": Path("a"), "n": {"x": [1 / 3]}}))
+    line = json.loads(
+        json_line({"t": torch.tensor([1 / 3, 1.0]), "p": Path("a"), "n": {"x": [1 / 3, float("inf")]}})
+    )
 
-    assert line == {"t": [0.33333, 1.0], "p": "a", "n": {"x": [0.33333]}}
+    assert line == {"t": [0.33333, 1.0], "p": "a", "n": {"x": [1 / 3, "inf"]}}
 
 
 def test_the_log_files_are_copied_to_another_place(run: Run, tmp_path: Path) -> None:

@@ -137,19 +137,22 @@ def test_mlflow_of_the_environment_or_in_the_folder(
     shutil.copy(mlflow_store, tmp_path / "env.db")
     (tmp_path / "run").mkdir()
     shutil.copy(mlflow_store, tmp_path / "run" / "mlflow.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run(MlflowLoggerHook(log_model=False))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'env.db'}")
     run(MlflowLoggerHook(log_model=False))
 
-    for name in ("run/mlflow.db", "env.db"):
-        assert (tmp_path / name).stat().st_size > 0
-        assert _runs(tmp_path / name) == 1
+    assert _runs(tmp_path / "run" / "mlflow.db", "runs") == 1
+    assert _runs(tmp_path / "env.db", "Default") == 1
 
 
-def _runs(path: Path) -> int:
+def _runs(path: Path, name: str) -> int:
     from mlflow import MlflowClient
 
-    return len(MlflowClient(tracking_uri=f"sqlite:///{path}").search_runs(["0"]))
+    client = MlflowClient(tracking_uri=f"sqlite:///{path}")
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None, [e.name for e in client.search_experiments()]
+    return len(client.search_runs([experiment.experiment_id]))
 
 
 def test_a_model_for_mlflow_needs_the_whole_of_it() -> None:

@@ -47,7 +47,7 @@ def test_a_wrong_argument_is_refused_at_construction(changes: Any, error: Any, m
         ([loader()], "train", TypeError, r"list of pairs"),
         ([loader()], [("train", 1), ("val", 1)], ValueError, r"1 data loaders came for 2 phases"),
         ([loader()], [(1, 1)], TypeError, r"a mode is a string"),
-        ([loader()], [("trian", 1)], ValueError, r"no method named 'trian'"),
+        ([loader()], [("learn", 1)], ValueError, r"no method named 'learn'"),
         ([loader()], [("train", 1.5)], ValueError, r"an int of at least 0"),
         ([loader()], [("val", 1)], ValueError, r"trains nothing"),
     ],

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from asynchooks.checkpoint import list_checkpoints, restore
 from asynchooks.errors import UnknownOptionError
 from asynchooks.execution import Effects, RunnerHook
-from asynchooks.hooks.mmcv import CheckpointHook
+from asynchooks.hooks.mmcv import CheckpointHook, EvalHook
 
-from .conftest import MakeRun, Net, loader, names, weights
+from .conftest import MakeRun, Net, Numbers, loader, names, weights
 
 
 @pytest.mark.parametrize(
@@ -69,20 +70,28 @@ def test_what_hooks_note_in_meta_stands_in_checkpoints(make_run: MakeRun, tmp_pa
     assert restore(str(tmp_path / "run" / "epoch_1.pth"))["meta"]["hook_msgs"]["mine"] == 5
 
 
-def test_sync_and_async_runs_leave_the_same_files(make_run: MakeRun, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_sync_and_async_runs_leave_the_same_files(make_run: MakeRun, tmp_path: Path, by_epoch: bool) -> None:
     found = {}
     for mode in ("sync", "async"):
         folder = tmp_path / mode / "run"
-        runner = make_run(
-            CheckpointHook(interval=1, max_keep_ckpts=2), work_dir=folder, mode=mode, max_epochs=4
-        )
-        runner.run([loader(shuffle=True)])
+        data = Numbers(4, tuple({"acc": score} for score in (0.1, 0.3, 0.2, 0.4)))
+        evaluation = EvalHook(DataLoader(data, batch_size=4), save_best="acc", by_epoch=by_epoch)
+        limit = {"max_epochs": 4} if by_epoch else {"max_iters": 4}
+        saving = CheckpointHook(interval=1, max_keep_ckpts=2, by_epoch=by_epoch)
+        runner = make_run(saving, evaluation, work_dir=folder, mode=mode, **limit)
+        runner.run([loader(shuffle=True), loader()], [("train", 1), ("val", 1)])
         found[mode] = {info.name: restore(info.url) for info in list_checkpoints(str(folder))}
+        assert runner.meta is not None
+        found[mode]["hook_msgs"] = {k: Path(str(v)).name for k, v in runner.meta["hook_msgs"].items()}
 
-    assert list(found["sync"]) == list(found["async"]) == ["epoch_3.pth", "epoch_4.pth"]
-    for name, content in found["sync"].items():
-        other = found["async"][name]
-        assert all(torch.equal(v, other["state_dict"][k]) for k, v in content["state_dict"].items())
+    kind = "epoch" if by_epoch else "iter"
+    saved = [f"best_acc_{kind}_4.pth", f"{kind}_3.pth", f"{kind}_4.pth"]
+    assert sorted(found["sync"]) == sorted(found["async"]) == sorted([*saved, "hook_msgs"])
+    assert found["sync"]["hook_msgs"] == found["async"]["hook_msgs"]
+    for name in saved:
+        states = [found[mode][name]["state_dict"] for mode in found]
+        assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
 def test_a_checkpoint_goes_below_the_folder_of_the_runs_name(make_run: MakeRun, tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
+from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, RunnerHook, background
 from asynchooks.hooks.mmcv.evaluation._best import BestKeeper
 from asynchooks.hooks.mmcv.evaluation._inference import single_gpu_test
 from asynchooks.hooks.mmcv.evaluation._schedule import Schedule
-from asynchooks.registry import MMCV_HOOKS, option_names
+from asynchooks.registry import MMCV_HOOKS, check_handed_on
 
 if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart
@@ -80,9 +80,7 @@ class EvalHook(RunnerHook):
             raise TypeError(f"{name}(save_best={save_best!r}): give a metric's name, 'auto' or None.")
         if rule is not None and save_best is None:
             raise ConfigError(f"{name}(rule={rule!r}): a rule needs the metric, in save_best.")
-        for each in eval_kwargs:  # they are the data set's, whatever their names; not a slip of our own
-            if hint := did_you_mean(each, option_names(type(self))[0], cutoff=0.87):
-                raise UnknownOptionError(f"{name} has no argument {each!r}.{hint}")
+        check_handed_on(type(self), eval_kwargs)  # to the data set's evaluate(), whatever else their names
         self._schedule = Schedule(name, interval, start, dynamic_intervals)
         self.dataloader = dataloader
         self.by_epoch = by_epoch

@@ -10,7 +10,7 @@ from asynchooks.checkpoint import Checkpointer
 from asynchooks.execution import Effects, background
 from asynchooks.hooks.mmcv.loggers._background import BackgroundLogger
 from asynchooks.hooks.mmcv.loggers._record import Record, loggable
-from asynchooks.registry import MMCV_HOOKS
+from asynchooks.registry import MMCV_HOOKS, check_handed_on
 from asynchooks.visualization import DVCLiveVisBackend
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class DvcliveLoggerHook(BackgroundLogger):
         dvclive: Any = None,
         **kwargs: Any,
     ) -> None:
+        check_handed_on(type(self), kwargs)
         super().__init__(interval, ignore_last, reset_flag, by_epoch)
         self.model_file = None if model_file is None else Path(model_file)
         self._backend = DVCLiveVisBackend(artifact_suffix=(), init_kwargs=kwargs, live=dvclive)

@@ -38,8 +38,9 @@ def text_line(values: Mapping[str, Any], place: Place) -> str:
 
 
 def json_line(values: Mapping[str, Any]) -> bytes:
-    """Return a line of standard JSON; floats have five digits, and those that are not finite are strings."""
-    return (json.dumps(_rounded(dict(values)), default=_plain) + "\n").encode()
+    """Return a line of standard JSON; floats have five digits, but for those in dicts; "nan" is a string."""
+    rounded = {name: _rounded(value) for name, value in values.items()}
+    return (json.dumps(rounded, default=_plain) + "\n").encode()
 
 
 def _position(values: Mapping[str, Any], place: Place) -> str:
@@ -68,8 +69,16 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, _DIGITS) if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
-        return {str(name): _rounded(each) for name, each in value.items()}
+        return {str(name): _finite(each) for name, each in value.items()}
     return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: Any) -> Any:

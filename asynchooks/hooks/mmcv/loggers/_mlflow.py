@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import torch
 
 from asynchooks.execution import Effects, background
 from asynchooks.hooks.mmcv.loggers._background import BackgroundLogger
-from asynchooks.hooks.mmcv.loggers._parts import copy_on_host, in_order, in_thread
+from asynchooks.hooks.mmcv.loggers._parts import copy_on_host, in_thread
 from asynchooks.hooks.mmcv.loggers._record import Record
 from asynchooks.registry import MMCV_HOOKS
 from asynchooks.visualization import MLflowVisBackend, check_package
@@ -86,21 +87,29 @@ class MlflowLoggerHook(BackgroundLogger):
         """Upload the model, a copy on the host, and end the run."""
         if runner.rank != 0:
             return None
-        upload = None
-        if self.log_model:
-            upload = in_thread(partial(self._upload, copy_on_host(runner.model)))
-        return in_order(upload, in_thread(self._finish))
+        return in_thread(partial(self._end, copy_on_host(runner.model) if self.log_model else None))
 
     def _write(self, record: Record) -> None:
         self._backend.add_scalars(record.tags(), record.iter)
 
+    def _end(self, model: Any) -> None:
+        try:
+            if model is not None:
+                self._upload(model)
+        finally:
+            self._finish()
+
     def _upload(self, model: Any) -> None:
         from mlflow import pytorch
 
+        # Later versions trace a model, for which they need an input.
+        as_it_is = {"serialization_format": "pickle"}
+        takes = inspect.signature(pytorch.save_model).parameters
+        options = {name: value for name, value in as_it_is.items() if name in takes}
         requirement = f"torch=={torch.__version__.partition('+')[0]}"
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "models")
-            pytorch.save_model(model, path, pip_requirements=[requirement])
+            pytorch.save_model(model, path, pip_requirements=[requirement], **options)
             self._backend.experiment.log_artifacts(self._backend.run_id, os.fspath(path), "models")
 
     def _finish(self) -> None:
