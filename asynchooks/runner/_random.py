@@ -25,9 +25,9 @@ def seed_everything(seed: int | None, *, deterministic: bool = False, differs_by
         differs_by_rank: whether each rank of a process group adds its number to the seed.
     """
     if seed is not None:
-        seed += rank() if differs_by_rank else 0
+        seed = (seed + rank()) % 2**32 if differs_by_rank else seed
         random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator is what data pipelines draw from
+        np.random.seed(seed)  # noqa: NPY002 - the global generator is what data pipelines draw from
         torch.manual_seed(seed)
     if deterministic:
         torch.use_deterministic_algorithms(True)
