@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from asynchooks.checkpoint import before_step
 from asynchooks.hooks.mmcv.evaluation._hook import EvalHook
 from asynchooks.hooks.mmcv.evaluation._inference import multi_gpu_test
 from asynchooks.registry import MMCV_HOOKS
@@ -44,6 +43,7 @@ class DistEvalHook(EvalHook):
     ) -> None:
         super().__init__(dataloader, *args, **options)
         self.broadcast_bn_buffer = broadcast_bn_buffer
+        self.changes_state = broadcast_bn_buffer
         self.tmpdir = tmpdir
         self.gpu_collect = gpu_collect
 
@@ -56,7 +56,6 @@ class DistEvalHook(EvalHook):
         return multi_gpu_test(model, dataloader, **options)
 
     def _do_evaluate(self, runner: Any, done: Mapping[str, int]) -> BackgroundPart | None:
-        before_step()
         distributed = torch.distributed
         if self.broadcast_bn_buffer and distributed.is_available() and distributed.is_initialized():
             for module in runner.model.modules():
