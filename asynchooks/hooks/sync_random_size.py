@@ -11,6 +11,7 @@ import torch
 from torch import distributed as dist
 
 from asynchooks.data import restart_workers
+from asynchooks.distributed import is_distributed
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, Hook
 from asynchooks.registry import HOOKS
@@ -77,7 +78,7 @@ class SyncRandomSizeHook(Hook):
             ConfigError: it does not, or the device is not there.
         """
         dataset = _dataset(runner)
-        if _is_distributed() and self.device.type == "cuda" and not torch.cuda.is_available():
+        if is_distributed() and self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(
                 "SyncRandomSizeHook(device='cuda'): there is no such device; give device='cpu'."
             )
@@ -93,7 +94,7 @@ class SyncRandomSizeHook(Hook):
         factor = random.randint(*self.ratio_range)
         height, width = self.img_scale
         size = (32 * factor, 32 * int(factor * (width / height)))
-        if _is_distributed():
+        if is_distributed():
             agreed = torch.tensor(size, device=self.device)
             dist.broadcast(agreed, 0)
             size = (int(agreed[0]), int(agreed[1]))
@@ -109,10 +110,6 @@ def _dataset(runner: Any) -> Any:
             f"SyncRandomSizeHook: the training's data set, {type(dataset).__name__}, has no update_dynamic_scale()."
         )
     return dataset
-
-
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _pair(name: str, value: Any) -> None:

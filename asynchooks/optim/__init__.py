@@ -13,7 +13,6 @@ from asynchooks.optim._averaged import (
 )
 from asynchooks.optim._build import build_optim_wrapper, build_optimizer
 from asynchooks.optim._build_schedulers import build_param_schedulers
-from asynchooks.optim._collective import all_reduce_mean, is_distributed
 from asynchooks.optim._constructors import (
     DefaultOptimizerConstructor,
     DefaultOptimWrapperConstructor,
@@ -86,8 +85,6 @@ __all__ = [
     "ShadowPoints",
     "ShadowWeights",
     "linear_momentum",
-    "all_reduce_mean",
-    "is_distributed",
     "unwrapped",
     "build_param_schedulers",
     "ConstantLR",
