@@ -85,11 +85,11 @@ class BaseAveragedModel(nn.Module):
     def update_parameters(self, model: nn.Module) -> None:
         """Take the model's present weights into the average. Does not wait for the device."""
         steps = self._steps()
-        pairs = list(self._pairs(model, averaged=True))
         if steps == 0:
             self._started()
-            _copy(pairs)
+            _copy(list(self._pairs(model, averaged=True)))
         elif steps % self.interval == 0:
+            pairs = self._pairs(model, averaged=True)
             self._average([pair for pair in pairs if pair[0].is_floating_point()], steps)
         _copy(list(self._pairs(model, averaged=False)))
         self.steps += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from asynchooks.hooks import (
     EarlyStoppingHook,
     EMAHook,
     ExpMomentumEMAHook,
+    LoggerHook,
     MemoryProfilerHook,
     PrepareTTAHook,
 )
@@ -119,6 +121,20 @@ def test_one_averaging_hook_serves_one_run_after_the_other(make_runner: MakeRunn
         ends.append(runner.model.state_dict())
 
     assert_equal(ends[1], ends[2])
+
+
+def test_a_logger_of_a_run_that_failed_writes_to_the_next_ones_folder(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    hooks = {"logger": LoggerHook(interval=1), "checkpoint": None, "timer": None}
+    failing = make_runner(default_hooks=hooks, custom_hooks=[FailOnce("after_train_epoch")])
+    with pytest.raises(ZeroDivisionError):
+        failing.train()
+    runner = make_runner(default_hooks=hooks, work_dir=tmp_path / "next")
+    runner.train()
+
+    (log,) = (tmp_path / "next").rglob("*.log")
+    assert "Epoch(train)" in log.read_text()
 
 
 def test_early_stopping_counts_each_training_anew(make_runner: MakeRunner) -> None:

@@ -105,6 +105,7 @@ class LoggerHook(Hook):
     @background
     def before_run(self, runner: Any) -> BackgroundPart | None:
         """Record the configuration that the run comes from, once."""
+        self._writer, self._has_begun = None, False  # a run that failed has left its own
         cfg = getattr(runner, "cfg", None)
         if cfg is None or cfg is self._described:
             return None
@@ -165,8 +166,7 @@ class LoggerHook(Hook):
     def after_run(self, runner: Any) -> BackgroundPart | None:
         """Bring the remote copy up to date. The next run finds its files anew."""
         writer = self._writer_of(runner)
-        self._writer = None
-        self._has_begun = False
+        self._writer, self._has_begun = None, False
         return writer.finish
 
     def _begin(self, runner: Any, batch_idx: int) -> None:

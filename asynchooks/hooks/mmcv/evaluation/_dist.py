@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from asynchooks.checkpoint import before_step
 from asynchooks.distributed import is_distributed
 from asynchooks.hooks.mmcv.evaluation._hook import EvalHook
 from asynchooks.hooks.mmcv.evaluation._inference import multi_gpu_test
@@ -45,6 +44,7 @@ class DistEvalHook(EvalHook):
     ) -> None:
         super().__init__(dataloader, *args, **options)
         self.broadcast_bn_buffer = broadcast_bn_buffer
+        self.changes_state = broadcast_bn_buffer
         self.tmpdir = tmpdir
         self.gpu_collect = gpu_collect
 
@@ -57,7 +57,6 @@ class DistEvalHook(EvalHook):
         return multi_gpu_test(model, dataloader, **options)
 
     def _do_evaluate(self, runner: Any, done: Mapping[str, int]) -> BackgroundPart | None:
-        before_step()
         distributed = torch.distributed
         if self.broadcast_bn_buffer and is_distributed():
             for module in runner.model.modules():
