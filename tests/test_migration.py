@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from asynchooks.config import Config
-from asynchooks.errors import ConfigError, UnknownOptionError
+from asynchooks.errors import ConfigError, UnknownNameError, UnknownOptionError
 from asynchooks.optim import build_optim_wrapper
 from asynchooks.runner import Runner
 
@@ -169,6 +169,16 @@ def test_a_teacher_that_is_missing_is_named(cfg: Config) -> None:
 
     with pytest.raises(ConfigError, match="Detector has no teacher"):
         Runner.from_cfg(cfg).val()
+
+
+def test_a_hook_of_a_project_that_is_not_there_is_told_apart_from_a_misspelled_one(cfg: Config) -> None:
+    cfg.custom_hooks = [{"type": "otherproject.StopDistillHook"}]
+    with pytest.raises(UnknownNameError, match="Nothing is registered for 'otherproject': import the module"):
+        Runner.from_cfg(cfg)
+
+    cfg.custom_hooks = [{"type": "mmdet.YOLOXModeSwichHook"}]
+    with pytest.raises(UnknownNameError, match="Did you mean 'YOLOXModeSwitchHook'"):
+        Runner.from_cfg(cfg)
 
 
 def yolo(
