@@ -28,6 +28,7 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/hook_dispatch.py
+	$(BIN)/python benchmarks/default_hooks.py
 	$(BIN)/python benchmarks/sync_vs_async.py
 	$(BIN)/python benchmarks/checkpoint_peers.py --quick
 

@@ -24,6 +24,7 @@ from asynchooks.errors import (
 __all__ = [
     "DATASETS",
     "DATA_SAMPLERS",
+    "FUNCTIONS",
     "HOOKS",
     "LOG_PROCESSORS",
     "LOOPS",
@@ -384,6 +385,7 @@ MODELS = _registry("model", "asynchooks.optim")
 DATASETS = _registry("dataset")
 DATA_SAMPLERS = _registry("data sampler", "asynchooks.runner")
 TRANSFORMS = _registry("transform", "asynchooks.data")
+FUNCTIONS = _registry("function", "asynchooks.runner")
 OPTIMIZERS = _registry("optimizer", "asynchooks.optim")
 OPTIM_WRAPPERS = _registry("optimizer wrapper", "asynchooks.optim")
 OPTIM_WRAPPER_CONSTRUCTORS = _registry("optimizer wrapper constructor", "asynchooks.optim")

@@ -214,7 +214,7 @@ def test_a_child_registry_has_a_scope_and_finds_its_parents_entries() -> None:
 def test_any_loop_of_ones_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    state = TrainState(model=model, optimizer=optimizer)
+    state = TrainState(model=model, optimizer=optimizer, work_dir=tmp_path / "work_dir")
     hooks = [
         LoggerHook(interval=2),
         CheckpointHook(interval=2, by_epoch=False, out_dir=str(tmp_path / "17"), max_keep_ckpts=2),

@@ -66,10 +66,15 @@ class EarlyStoppingHook(Hook):
         self.check_finite = check_finite
         self.patience = patience
         self.stopping_threshold = stopping_threshold
-        self.wait_count = 0
-        self.best_score = -math.inf if self.rule == "greater" else math.inf
+        self._forget()
         self.should_stop = False
         self._is_training = True  # a loop of one's own may say nothing before its first validation
+        self._is_awaited = False  # whether a validation runs that is not judged yet
+        self._is_judged = False  # whether it was judged before its turn, for a save
+
+    def _forget(self) -> None:
+        self.wait_count = 0
+        self.best_score = -math.inf if self.rule == "greater" else math.inf
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run goes on counting from."""
@@ -92,7 +97,10 @@ class EarlyStoppingHook(Hook):
             ConfigError: the training loop has no ``stop_training``.
         """
         self._is_training = True
+        self._is_awaited = self._is_judged = False
         self.should_stop = False
+        if getattr(runner, "iter", None) == 0:  # the hook may have served another training
+            self._forget()
         loop = getattr(runner, "train_loop", None)
         if loop is not None and not hasattr(loop, "stop_training"):
             raise ConfigError(
@@ -100,14 +108,31 @@ class EarlyStoppingHook(Hook):
                 f"ended."
             )
 
+    def before_val_epoch(self, runner: Any) -> None:
+        """A validation begins, whose metrics are to be judged."""
+        del runner
+        self._is_awaited = True
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Judge a validation now whose checkpoint is saved before this hook's turn: a resumed run repeats it not."""
+        del checkpoint
+        loop = getattr(runner, "train_loop", None) if self._is_training and self._is_awaited else None
+        if getattr(loop, "validation_pending", True):
+            return  # its metrics are not there yet, or the loop does not say
+        self._is_awaited, self._is_judged = False, True
+        self._take_in(runner, runner.metrics)
+
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> None:
         """Judge the metric, and stop the training where it is time.
 
         Raises:
             UnknownNameError: (a KeyError) with ``strict``, the validation has no such metric.
         """
-        if not self._is_training:
-            return
+        is_judged, self._is_judged, self._is_awaited = self._is_judged, False, False
+        if self._is_training and not is_judged:
+            self._take_in(runner, metrics)
+
+    def _take_in(self, runner: Any, metrics: Mapping[str, Any] | None) -> None:
         value = (metrics or {}).get(self.monitor)
         if value is None:
             self._miss(runner, metrics or {})

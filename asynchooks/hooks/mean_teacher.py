@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, Hook
-from asynchooks.optim import checked_count, checked_fraction, unwrapped
+from asynchooks.optim import unwrapped
+from asynchooks.optim._checks import checked_count, checked_fraction
 from asynchooks.registry import HOOKS
 
 __all__ = ["MeanTeacherHook"]

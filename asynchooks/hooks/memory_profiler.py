@@ -79,9 +79,14 @@ class MemoryProfilerHook(Hook):
         logger: logging.Logger = runner.logger
 
         async def measure() -> None:
-            logger.info("%s", await anyio.to_thread.run_sync(_memory))
+            await anyio.to_thread.run_sync(_log_memory, logger)
 
         return measure
+
+
+def _log_memory(logger: logging.Logger) -> None:
+    """Measure and log; in a worker thread, since handlers write to terminals and files."""
+    logger.info("%s", _memory())
 
 
 def _memory() -> str:

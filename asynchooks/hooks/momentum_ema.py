@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from asynchooks.checkpoint import before_step
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, Hook
-from asynchooks.optim import ShadowPoints, checked_count, checked_fraction, linear_momentum
+from asynchooks.optim import ShadowPoints, linear_momentum
+from asynchooks.optim._checks import checked_count, checked_fraction
 from asynchooks.registry import HOOKS
 
 __all__ = ["BaseEMAHook", "ExpMomentumEMAHook", "LinearMomentumEMAHook"]
@@ -37,9 +37,6 @@ class BaseEMAHook(ShadowPoints, Hook):
 
     priority = "NORMAL"
     effects = Effects()
-    changes_state = (
-        False  # what exchanges weights waits itself; averages are no optimizer's, so no copy reads them later
-    )
 
     def __init__(
         self,
@@ -66,9 +63,6 @@ class BaseEMAHook(ShadowPoints, Hook):
 
     def _is_due(self, runner: Any) -> bool:
         return self.every_n_train_iters(runner, self.interval)
-
-    def _before_change(self) -> None:
-        before_step()
 
 
 @HOOKS.register_module()

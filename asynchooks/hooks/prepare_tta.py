@@ -35,6 +35,10 @@ class PrepareTTAHook(Hook):
         self._inner: Any = None
         self._wrapper: Any = None
 
+    def before_run(self, runner: Any) -> None:
+        """Give the run the model back that a failed test has left wrapped: it may be trained now."""
+        self.after_test(runner)
+
     def before_test(self, runner: Any) -> None:
         """Wrap the run's model."""
         if self._wrapper is None or runner.model is not self._wrapper:  # it still is after a test that failed

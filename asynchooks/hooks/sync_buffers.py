@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from asynchooks.distributed import all_reduce_mean, is_distributed
 from asynchooks.execution import Effects, Hook
-from asynchooks.optim import all_reduce_mean, is_distributed
 from asynchooks.registry import HOOKS
 
 __all__ = ["SyncBuffersHook"]

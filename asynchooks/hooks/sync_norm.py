@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
+from asynchooks.distributed import all_reduce_mean, is_distributed
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, Hook
 from asynchooks.registry import HOOKS
@@ -62,27 +61,11 @@ class SyncNormHook(Hook):
 
 
 def _average(model: nn.Module) -> None:
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return
-    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for tensor in _states(model):
-        groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
-    for tensors in groups.values():  # one collective for all tensors of a kind
-        _average_together(tensors)
+    if is_distributed():
+        all_reduce_mean(_states(model))
 
 
 def _states(model: nn.Module) -> Iterable[Tensor]:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):  # noqa: SLF001 - the base of all of them
             yield from module.state_dict().values()
-
-
-def _average_together(tensors: list[Tensor]) -> None:
-    flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-    dist.all_reduce(flat)
-    world = dist.get_world_size()
-    flat = flat.div_(world) if flat.is_floating_point() else flat.div_(world, rounding_mode="floor")
-    means = torch.split(flat, [tensor.numel() for tensor in tensors])
-    with torch.no_grad():
-        for tensor, mean in zip(tensors, means, strict=True):
-            tensor.copy_(mean.view_as(tensor))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import distributed as dist
 
 from asynchooks.data import restart_workers
+from asynchooks.distributed import is_distributed
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, Hook
 from asynchooks.registry import HOOKS
@@ -58,6 +59,17 @@ class SyncRandomSizeHook(Hook):
         self.img_scale = img_scale
         self.interval = interval
         self.device = torch.device(device)
+        self._size: tuple[int, int] | None = None  # the newest one; the data set lives in the process alone
+        self._is_resumed = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the size that a resumed run goes on with."""
+        return {"size": self._size}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a size; the data set gets it when the training begins."""
+        self._is_resumed = True
+        self._size = None if state["size"] is None else (int(state["size"][0]), int(state["size"][1]))
 
     def before_train(self, runner: Any) -> None:
         """Check that the data set takes a size and that ranks can exchange one.
@@ -65,11 +77,15 @@ class SyncRandomSizeHook(Hook):
         Raises:
             ConfigError: it does not, or the device is not there.
         """
-        _dataset(runner)
-        if _is_distributed() and self.device.type == "cuda" and not torch.cuda.is_available():
+        dataset = _dataset(runner)
+        if is_distributed() and self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(
                 "SyncRandomSizeHook(device='cuda'): there is no such device; give device='cpu'."
             )
+        if self._is_resumed and self._size is not None:
+            dataset.update_dynamic_scale(self._size)
+            restart_workers(runner.train_dataloader)
+        self._is_resumed = False
 
     def after_train_epoch(self, runner: Any) -> None:
         """Draw a size, where it is time. Every rank draws, so that their random numbers stay alike; one counts."""
@@ -78,10 +94,11 @@ class SyncRandomSizeHook(Hook):
         factor = random.randint(*self.ratio_range)
         height, width = self.img_scale
         size = (32 * factor, 32 * int(factor * (width / height)))
-        if _is_distributed():
+        if is_distributed():
             agreed = torch.tensor(size, device=self.device)
             dist.broadcast(agreed, 0)
             size = (int(agreed[0]), int(agreed[1]))
+        self._size = size
         _dataset(runner).update_dynamic_scale(size)
         restart_workers(runner.train_dataloader)
 
@@ -93,10 +110,6 @@ def _dataset(runner: Any) -> Any:
             f"SyncRandomSizeHook: the training's data set, {type(dataset).__name__}, has no update_dynamic_scale()."
         )
     return dataset
-
-
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _pair(name: str, value: Any) -> None:

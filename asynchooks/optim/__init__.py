@@ -13,7 +13,6 @@ from asynchooks.optim._averaged import (
 )
 from asynchooks.optim._build import build_optim_wrapper, build_optimizer
 from asynchooks.optim._build_schedulers import build_param_schedulers
-from asynchooks.optim._collective import all_reduce_mean, is_distributed
 from asynchooks.optim._constructors import (
     DefaultOptimizerConstructor,
     DefaultOptimWrapperConstructor,
@@ -60,13 +59,7 @@ from asynchooks.optim._schedulers import (
     StepMomentum,
     StepParamScheduler,
 )
-from asynchooks.optim._shadow import (
-    ShadowPoints,
-    ShadowWeights,
-    checked_count,
-    checked_fraction,
-    linear_momentum,
-)
+from asynchooks.optim._shadow import ShadowPoints, ShadowWeights, linear_momentum
 from asynchooks.optim._unwrap import unwrapped
 from asynchooks.optim._wrapper import OptimWrapper
 from asynchooks.optim._wrapper_dict import OptimWrapperDict
@@ -95,11 +88,7 @@ __all__ = [
     "scale_lr",
     "ShadowPoints",
     "ShadowWeights",
-    "checked_count",
-    "checked_fraction",
     "linear_momentum",
-    "all_reduce_mean",
-    "is_distributed",
     "unwrapped",
     "build_param_schedulers",
     "ConstantLR",

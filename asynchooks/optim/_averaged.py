@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from asynchooks.errors import ConfigError
+from asynchooks.optim._checks import checked_count, checked_fraction
 from asynchooks.registry import MODELS
 
 __all__ = [
@@ -58,13 +59,11 @@ class BaseAveragedModel(nn.Module):
         update_buffers: bool = False,  # noqa: FBT001, FBT002 - MMEngine's signature
     ) -> None:
         super().__init__()
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise ConfigError(f"{type(self).__name__}: interval is an int of at least 1, not {interval!r}.")
         self.module = copy.deepcopy(model).requires_grad_(requires_grad=False)
         if device is not None:
             self.module = self.module.to(device)
         self.register_buffer("steps", torch.tensor(0, dtype=torch.long, device=device))
-        self.interval = interval
+        self.interval = checked_count(type(self).__name__, "interval", interval, least=1)
         self.update_buffers = update_buffers
         self._count: int | None = 0  # what `steps` holds; None after loading
 
@@ -187,9 +186,7 @@ class ExponentialMovingAverage(BaseAveragedModel):
         update_buffers: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
         super().__init__(model, interval, device, update_buffers)
-        if isinstance(momentum, bool) or not isinstance(momentum, int | float) or not 0 < momentum < 1:
-            raise ConfigError(f"{type(self).__name__}: momentum lies between 0 and 1, not {momentum!r}.")
-        self.momentum = momentum
+        self.momentum = checked_fraction(type(self).__name__, "momentum", momentum)
 
     def momentum_at(self, steps: int) -> float:
         """Return the weight of the new value, after so many updates."""

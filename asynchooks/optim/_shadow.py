@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from asynchooks.errors import ConfigError
 from asynchooks.optim._unwrap import unwrapped
 
-__all__ = ["ShadowPoints", "ShadowWeights", "checked_count", "checked_fraction", "linear_momentum"]
+__all__ = ["ShadowPoints", "ShadowWeights", "linear_momentum"]
 
 
 class ShadowWeights:
@@ -110,7 +110,8 @@ class ShadowPoints:
     """The points at which such an average is updated, takes the weights' place and gives it back.
 
     Evaluations and saved weights are the average's, in loops that count epochs and in those that count iterations;
-    training steps are the weights'. After a training the average stays in their place.
+    training steps are the weights'. After a training the average stays in their place. A hook with it may change
+    weights before an iteration too, so a copy that is under way is waited for there.
     """
 
     skip_buffers: bool
@@ -125,11 +126,11 @@ class ShadowPoints:
     def _is_due(self, runner: Any) -> bool:
         raise NotImplementedError
 
-    def _before_change(self) -> None:
-        """Called before the weights change."""
-
     def before_run(self, runner: Any) -> None:
         """Give the model its buffers, and continue from ``resume_from``."""
+        shadow = self._shadow
+        if shadow is not None and all(module is not shadow.model for module in runner.model.modules()):
+            self._shadow = None  # of another run's model
         self._prepare(runner)
         self._updated = None
         checkpoint, self.checkpoint = self.checkpoint, None
@@ -198,7 +199,6 @@ class ShadowPoints:
     def _show(self, runner: Any, *, average: bool) -> None:
         shadow = self._prepare(runner)
         if shadow.is_shown is not average:
-            self._before_change()
             shadow.swap()
 
 
@@ -228,28 +228,6 @@ def _evaluates_now(hook: Any, runner: Any) -> bool:
     """Whether a hook of MMCV's kind evaluates after this iteration."""
     is_due = getattr(hook, "_should_evaluate", None)
     return callable(is_due) and not getattr(hook, "by_epoch", True) and bool(is_due(runner))
-
-
-def checked_fraction(owner: str, name: str, value: Any) -> float:
-    """Return a number between 0 and 1.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise ConfigError(f"{owner}: {name} lies between 0 and 1, not {value!r}.")
-    return value
-
-
-def checked_count(owner: str, name: str, value: Any, *, least: int) -> int:
-    """Return an int of at least so much.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{owner}: {name} is an int of at least {least}, not {value!r}.")
-    return value
 
 
 def linear_momentum(momentum: float, interval: int, warm_up: int, iteration: int) -> float:

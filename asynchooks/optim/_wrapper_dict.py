@@ -111,9 +111,12 @@ class OptimWrapperDict:
             wrapper.load_state_dict(state_dict[name])
 
     def accumulated_grads(self) -> dict[str, Any]:
-        """Return each wrapper's gradients that wait for their step, and its losses so far."""
+        """Return each wrapper's gradients that wait for their step, and of how many losses they are."""
         return {
-            name: {"counts": wrapper.inner_count, "grads": wrapper.accumulated_grads()}
+            name: {
+                "counts": wrapper.inner_count % wrapper.accumulative_counts,
+                "grads": wrapper.accumulated_grads(),
+            }
             for name, wrapper in self.items()
         }
 

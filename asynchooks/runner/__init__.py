@@ -1,5 +1,6 @@
 """The synchronous loops: a Runner in MMEngine's manner, MMCV's two, and the state for any loop of one's own."""
 
+from asynchooks.runner._collate import pseudo_collate
 from asynchooks.runner._eval_loops import TeacherStudentValLoop, TestLoop, ValLoop
 from asynchooks.runner._history import HistoryBuffer
 from asynchooks.runner._log_processor import LogProcessor, LogRecord
@@ -28,5 +29,6 @@ __all__ = [
     "build_runner",
     "DefaultSampler",
     "InfiniteSampler",
+    "pseudo_collate",
     "build_runner_with_tta",
 ]

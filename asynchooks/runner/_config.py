@@ -111,17 +111,17 @@ def checked_custom_hooks(custom_hooks: Any) -> Sequence[Any]:
 
 
 def checked_randomness(randomness: Mapping[str, Any] | None) -> tuple[int | None, dict[str, bool]]:
-    """Return the seed (or None), and how `seed_everything` is to use it."""
+    """Return the seed (or None), and the options with which the generators are seeded."""
     known = {"seed": None, "deterministic": False, "diff_rank_seed": False}
     options = {**known, **(randomness or {})}
     reject_unknown("randomness", set(options) - set(known), known)
     seed = options["seed"]
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
         raise ConfigError(f"randomness: seed is an int from 0 to 2**32 - 1, or None, not {seed!r}.")
-    return seed, {
-        "deterministic": bool(options["deterministic"]),
-        "by_rank": bool(options["diff_rank_seed"]),
-    }
+    for name in ("deterministic", "diff_rank_seed"):
+        if not isinstance(options[name], bool):
+            raise ConfigError(f"randomness: {name} is True or False, not {options[name]!r}.")
+    return seed, {"deterministic": options["deterministic"], "differs_by_rank": options["diff_rank_seed"]}
 
 
 def resolve_train_loop(cfg: Any, *, scope: str | None = None) -> tuple[Any, dict[str, Any]]:

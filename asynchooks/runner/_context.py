@@ -163,6 +163,9 @@ class RunContext(ABC):
         is_open = executor is not None and current_executor() is executor
         if executor is not None and is_open:
             executor.fire("before_save_checkpoint", self, checkpoint=content)
+            states = hook_states(executor.hooks)  # again: they may have gone on in it
+            if states:
+                content["resume"]["hooks"] = states
             if executor.is_capturing:
                 later = self._changed_by_steps_alone() if overlap and executor.mode == "async" else ()
                 executor.reserve(checkpoints.state_nbytes(content, overlap=later))

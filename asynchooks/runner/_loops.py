@@ -91,6 +91,7 @@ class TrainLoop(ABC):
 
     def run(self) -> None:
         """Train from the present position to the end, firing every point."""
+        self._is_step_done = self._is_epoch_done = False  # an earlier run may have ended inside a firing
         self.runner.call_hook("before_train")
         self._device = device_of(self.runner.model)
         if self._rng is not None:
@@ -122,6 +123,7 @@ class TrainLoop(ABC):
                 f"The checkpoint is from a training that counts {saved}; this one counts {own}. Use the same "
                 f"train_cfg to resume, or load_from=... to start anew with its weights."
             )
+        self._is_step_done = self._is_epoch_done = False
         self._epoch, self._iter = position["epoch"], position["iter"]
         self.validation_pending = position["validation_pending"] and self.runner.has_validation
         self._feed.load_state_dict(position["feed"])

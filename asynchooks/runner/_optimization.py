@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from asynchooks.distributed import world_size
 from asynchooks.errors import ConfigError
 from asynchooks.optim import (
     build_optim_wrapper,
@@ -47,7 +46,7 @@ def build_optimization(
     wrapper = build_optim_wrapper(model, optim_wrapper, scope=scope)
     if base_batch_size is not None:
         _check_unbuilt(param_scheduler)
-        scale_lr(wrapper, lr_scale(base_batch_size, parts.batch_size(), _world_size()))
+        scale_lr(wrapper, lr_scale(base_batch_size, parts.batch_size(), world_size()))
     schedulers = build_param_schedulers(
         wrapper,
         param_scheduler,
@@ -74,8 +73,3 @@ def _items(param_scheduler: Any) -> Iterator[Any]:
             yield from _items(item)
     elif param_scheduler is not None:
         yield param_scheduler
-
-
-def _world_size() -> int:
-    distributed = torch.distributed
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.distributed
+
+from asynchooks.distributed import rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,19 +16,19 @@ if TYPE_CHECKING:
 __all__ = ["restore_rng", "rng_state", "seed_everything"]
 
 
-def seed_everything(seed: int, *, deterministic: bool = False, by_rank: bool = False) -> None:
+def seed_everything(seed: int | None, *, deterministic: bool = False, differs_by_rank: bool = False) -> None:
     """Seed Python's, NumPy's and torch's global generators.
 
     Args:
-        seed: 0 <= seed < 2**32.
+        seed: 0 <= seed < 2**32; None leaves the generators as they are.
         deterministic: also ask torch for deterministic algorithms, for the whole process.
-        by_rank: every rank has a seed of its own: the seed and the rank's number.
+        differs_by_rank: whether each rank of a process group adds its number to the seed.
     """
-    if by_rank and torch.distributed.is_available() and torch.distributed.is_initialized():
-        seed = (seed + torch.distributed.get_rank()) % 2**32
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - the global generator is what data pipelines draw from
-    torch.manual_seed(seed)
+    if seed is not None:
+        seed = (seed + rank()) % 2**32 if differs_by_rank else seed
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - the global generator is what data pipelines draw from
+        torch.manual_seed(seed)
     if deterministic:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False

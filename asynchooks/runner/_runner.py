@@ -139,8 +139,7 @@ class Runner(ResumableRun):
         self.logger.setLevel(log_level)
         self._scope = default_scope
         self.seed, self._seeding = _config.checked_randomness(randomness)
-        if self.seed is not None:
-            seed_everything(self.seed, **self._seeding)
+        seed_everything(self.seed, **self._seeding)
         self.log_processor = _log_processor(log_processor, default_scope)
         self.visualizer = visualizer_of(self, visualizer, default_scope)
         self.model = _model(model, default_scope, device)
@@ -189,8 +188,7 @@ class Runner(ResumableRun):
         self._show_logs()
         with self._session():
             keep_config(self.cfg, self.log_dir, self.timestamp)
-            if self.seed is not None:
-                seed_everything(self.seed, **self._seeding)
+            seed_everything(self.seed, **self._seeding)
             self.call_hook("before_run")
             self._load_or_resume()
             self.optim_wrapper.initialize_count_status(self.model, loop.iter, loop.max_iters or -1)

@@ -2,44 +2,65 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sized
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils import data
 from torch.utils.data import DataLoader, Sampler
 
+from asynchooks.distributed import rank, world_size
 from asynchooks.errors import ConfigError
-from asynchooks.registry import DATA_SAMPLERS, DATASETS, check_options, option_names
+from asynchooks.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, check_options, option_names
 
 __all__ = ["DefaultSampler", "InfiniteSampler", "build_dataloader", "check_dataloader"]
+
+_FUNCTIONS = ("collate_fn", "worker_init_fn")
 
 
 @DATA_SAMPLERS.register_module()
 class DefaultSampler(Sampler[int]):
-    """Every sample once per epoch; the order depends on the seed and the epoch alone.
+    """Every sample once per epoch; the order depends on the seed and the epoch alone. Ranks share the samples out.
 
     Args:
         dataset: anything with a length.
         shuffle: whether the order is random.
-        seed: seed of the order; the run's seed where it is left out in a config.
+        seed: seed of the order, the same on all ranks; the run's seed where it is left out in a config.
+        round_up: whether the first samples come once more, so that every rank has as many.
     """
 
-    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0) -> None:  # noqa: FBT001, FBT002
+    def __init__(
+        self,
+        dataset: Sized,
+        shuffle: bool = True,  # noqa: FBT001, FBT002 - MMEngine's order of arguments
+        seed: int | None = None,
+        round_up: bool = True,  # noqa: FBT001, FBT002
+    ) -> None:
         self._size = len(dataset)
+        self._rank, self._ranks = _rank_and_ranks()
         self.shuffle = shuffle
-        self.seed = seed
+        self.seed = seed or 0
+        self.round_up = round_up
         self.epoch = 0
 
     def __iter__(self) -> Iterator[int]:
-        if not self.shuffle:
-            return iter(range(self._size))
-        generator = torch.Generator()
-        generator.manual_seed(self.seed + self.epoch)
-        return iter(torch.randperm(self._size, generator=generator).tolist())
+        order = list(range(self._size))
+        if self.shuffle:
+            generator = torch.Generator()
+            generator.manual_seed(self.seed + self.epoch)
+            order = torch.randperm(self._size, generator=generator).tolist()
+        if self.round_up:
+            order += itertools.islice(itertools.cycle(list(order)), -self._size % self._ranks)
+        return iter(order[self._rank :: self._ranks])
 
     def __len__(self) -> int:
-        return self._size
+        return (
+            -(-self._size // self._ranks)
+            if self.round_up
+            else len(range(self._rank, self._size, self._ranks))
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's order."""
@@ -48,22 +69,29 @@ class DefaultSampler(Sampler[int]):
 
 @DATA_SAMPLERS.register_module()
 class InfiniteSampler(Sampler[int]):
-    """Passes over the samples without an end, each pass in its own order.
+    """Passes over the samples without an end, each pass in its own order. Ranks take turns.
 
     Args:
         dataset: anything with a length.
         shuffle: whether the orders are random.
-        seed: seed of the orders; the run's seed where it is left out in a config.
+        seed: seed of the orders, the same on all ranks; the run's seed where it is left out in a config.
     """
 
-    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0) -> None:  # noqa: FBT001, FBT002
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:  # noqa: FBT001, FBT002
         self._size = len(dataset)
+        self._rank, self._ranks = _rank_and_ranks()
         self.shuffle = shuffle
-        self.seed = seed
+        self.seed = seed or 0
 
     def __iter__(self) -> Iterator[int]:
         if not self._size:
             raise ConfigError("An InfiniteSampler needs a data set with samples; this one is empty.")
+        return itertools.islice(self._of_all_ranks(), self._rank, None, self._ranks)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _of_all_ranks(self) -> Iterator[int]:
         generator = torch.Generator()
         generator.manual_seed(self.seed)
         while True:
@@ -71,9 +99,6 @@ class InfiniteSampler(Sampler[int]):
                 yield from torch.randperm(self._size, generator=generator).tolist()
             else:
                 yield from range(self._size)
-
-    def __len__(self) -> int:
-        return self._size
 
 
 def check_dataloader(cfg: Any, *, scope: str | None = None) -> None:
@@ -89,13 +114,18 @@ def check_dataloader(cfg: Any, *, scope: str | None = None) -> None:
         DATASETS.check(cfg["dataset"], scope=scope)
     if isinstance(cfg.get("sampler"), Mapping):
         DATA_SAMPLERS.check(cfg["sampler"], scope=scope, provided=_sampler_arguments(cfg["sampler"], scope))
+    if isinstance(cfg.get("batch_sampler"), Mapping):
+        DATA_SAMPLERS.check(cfg["batch_sampler"], scope=scope, provided=("sampler", "batch_size"))
+    for name in _FUNCTIONS:
+        _function(cfg.get(name), scope)
 
 
 def build_dataloader(cfg: Any, *, seed: int, scope: str | None = None) -> Any:
     """Return the loader that a dict describes, or the loader itself.
 
     Args:
-        cfg: a loader, or `DataLoader`'s arguments in which ``dataset`` and ``sampler`` may be dicts.
+        cfg: a loader, or `DataLoader`'s arguments, of which ``dataset``, ``sampler``, ``batch_sampler``,
+            ``collate_fn`` and ``worker_init_fn`` may be dicts.
         seed: the run's seed, for samplers that take one.
         scope: scope that is asked first for a bare name.
     """
@@ -109,6 +139,11 @@ def build_dataloader(cfg: Any, *, seed: int, scope: str | None = None) -> Any:
         known = {"dataset": options["dataset"], "data_source": options["dataset"], "seed": seed}
         provided = {name: known[name] for name in _sampler_arguments(sampler, scope)}
         options["sampler"] = DATA_SAMPLERS.build(sampler, scope=scope, **provided)
+    if isinstance(options.get("batch_sampler"), Mapping):
+        each = options.pop("sampler", None) or data.SequentialSampler(options["dataset"])
+        batches = {"sampler": each, "batch_size": options.pop("batch_size", 1)}
+        options["batch_sampler"] = DATA_SAMPLERS.build(options["batch_sampler"], scope=scope, **batches)
+    options.update({name: _function(options[name], scope) for name in _FUNCTIONS if name in options})
     return DataLoader(**options)
 
 
@@ -117,7 +152,20 @@ def _sampler_arguments(cfg: Mapping[str, Any], scope: str | None) -> list[str]:
     return [name for name in ("dataset", "data_source", "seed") if name in names]
 
 
+def _function(cfg: Any, scope: str | None) -> Any:
+    """Return the function that a dict names, with the dict's other entries as its arguments; else what came."""
+    if not isinstance(cfg, Mapping):
+        return cfg
+    function, options = FUNCTIONS.resolve(cfg, scope=scope)
+    return partial(function, **options) if options else function
+
+
+def _rank_and_ranks() -> tuple[int, int]:
+    return rank(), world_size()
+
+
 for _class in (
+    data.BatchSampler,
     data.RandomSampler,
     data.SequentialSampler,
     data.WeightedRandomSampler,

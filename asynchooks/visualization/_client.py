@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ __all__ = [
     "files_below",
     "plain",
 ]
+
+_REST_S = 60.0  # from an opening that failed to the next
 
 
 def check_package(taker: str, package: str, extra: str | None = None) -> None:
@@ -102,12 +105,22 @@ class ClientBackend(VisBackend):
         check_package(type(self).__name__, self.package, self.extra)
         super().__init__(save_dir)
         self._client: Any = None
+        self._rests_until = 0.0
 
     @property
     def experiment(self) -> Any:
         """The client's object, opened now if it is not open."""
         if self._client is None:
-            self._client = self._open()
+            if time.monotonic() < self._rests_until:
+                raise ConnectionError(
+                    f"{type(self).__name__} could not be opened a moment ago, so this is not recorded. It is tried "
+                    f"again later."
+                )
+            try:
+                self._client = self._open()
+            except Exception:
+                self._rests_until = time.monotonic() + _REST_S  # lines do not queue up behind its time limits
+                raise
         return self._client
 
     def add_scalar(self, name: str, value: Any, step: int = 0) -> None:
@@ -117,6 +130,7 @@ class ClientBackend(VisBackend):
     def close(self) -> None:
         """Write what is held back, and finish; a later call opens again, and continues where the client can."""
         client, self._client = self._client, None
+        self._rests_until = 0.0
         if client is not None:
             self._finish(client)
 

@@ -27,6 +27,8 @@ STEP = "step"
 class WandbVisBackend(ClientBackend):
     """Writes to a run of W&B; after `close`, to the same run (in offline mode, to a further folder with its id).
 
+    A run that is active already is shared, and left to whoever began it to end.
+
     Args:
         save_dir: folder of W&B's local files, unless ``init_kwargs`` has ``dir``.
         init_kwargs: arguments of ``wandb.init``, such as ``dict(project=..., mode="offline")``.
@@ -59,15 +61,23 @@ class WandbVisBackend(ClientBackend):
         self._commit = commit
         self._log_code_name = log_code_name
         self._watch_kwargs = checked_mapping("WandbVisBackend", "watch_kwargs", watch_kwargs)
-        self._run_id: str | None = None  # of the run that was closed
+        self._run_id: str | None = None
         self._rows = 0
+        self._is_own = self._is_again = False
         self._opened_at = 0.0
+
+    @property
+    def experiment(self) -> Any:
+        """W&B's run, opened now if it is not open."""
+        if getattr(self._client, "_is_finished", False):  # by whoever shares it
+            self._client = None
+        return super().experiment
 
     def add_config(self, config: Mapping[str, Any] | str) -> None:
         """Record the configuration of the run, and the code beside the program."""
         self.experiment.config.update(
             config_values(config),
-            allow_val_change=bool(self._init_kwargs.get("allow_val_change")) or self._run_id is not None,
+            allow_val_change=bool(self._init_kwargs.get("allow_val_change")) or self._is_again,
         )
         self.experiment.log_code(name=self._log_code_name)
 
@@ -142,6 +152,16 @@ class WandbVisBackend(ClientBackend):
     def _open(self) -> Any:
         import wandb
 
+        self._is_own, self._is_again = wandb.run is None, self._run_id is not None
+        run = wandb.init(**self._options()) if wandb.run is None else wandb.run
+        self._run_id, self._opened_at = run.id, time.time()
+        run.define_metric(STEP, hidden=True)
+        run.define_metric("*", step_metric=STEP)
+        for options in self._metrics:
+            run.define_metric(**{"step_metric": STEP, **options})
+        return run
+
+    def _options(self) -> dict[str, Any]:
         options = dict(self._init_kwargs)
         if "dir" not in options and self.save_dir is not None:
             Path(self.save_dir).mkdir(parents=True, exist_ok=True)
@@ -151,17 +171,14 @@ class WandbVisBackend(ClientBackend):
             time.sleep(
                 max(0.0, self._opened_at + 1.0 - time.time())
             )  # an offline folder is named by its second
-        run = wandb.init(**options)
-        self._opened_at = time.time()
-        run.define_metric(STEP, hidden=True)
-        run.define_metric("*", step_metric=STEP)
-        for options in self._metrics:
-            run.define_metric(**{"step_metric": STEP, **options})
-        return run
+        return options
 
     def _finish(self, client: Any) -> None:
-        self._run_id, self._rows = client.id, client.step
-        client.finish()
+        if getattr(client, "_is_finished", False):
+            return
+        self._rows = client.step
+        if self._is_own:
+            client.finish()
 
 
 def _checked_metrics(metrics: Any) -> list[dict[str, Any]]:

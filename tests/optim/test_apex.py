@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,15 @@ def load_state_dict(loaded):
 
 
 @pytest.fixture
-def amp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def amp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Put the stand-in where apex would be found."""
     (tmp_path / "apex").mkdir()
     (tmp_path / "apex" / "__init__.py").touch()
     (tmp_path / "apex" / "amp.py").write_text(APEX)
     monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("apex.amp")
     for name in ("apex", "apex.amp"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module("apex.amp")
+        del sys.modules[name]
 
 
 def build(model: nn.Module, **options: Any) -> ApexOptimWrapper:

@@ -116,6 +116,18 @@ def test_aim(stand_ins: Calls, tmp_path: Path) -> None:
     ]
 
 
+def test_a_service_that_cannot_be_reached_is_left_in_peace_until_it_is_closed(stand_ins: Calls) -> None:
+    backend = NeptuneVisBackend(init_kwargs={"no_such_argument": 1})
+    with pytest.raises(TypeError, match="no_such_argument"):
+        backend.add_scalar("a", 1)
+    with pytest.raises(ConnectionError, match="NeptuneVisBackend could not be opened a moment ago"):
+        backend.add_scalar("a", 2)
+    backend.close()
+
+    with pytest.raises(TypeError, match="no_such_argument"):
+        backend.add_scalar("a", 3)
+
+
 @pytest.mark.parametrize(
     "kind", [AimVisBackend, ClearMLVisBackend, DVCLiveVisBackend, NeptuneVisBackend, WandbVisBackend]
 )

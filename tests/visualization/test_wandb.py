@@ -97,6 +97,21 @@ def test_any_thread_may_call_next(tmp_path: Path, wandb_rows: Rows) -> None:
     assert [row["a"] for row in wandb_rows(tmp_path)] == [0, 1, 2]
 
 
+def test_a_run_that_is_shared_is_ended_by_whoever_began_it(tmp_path: Path, wandb_rows: Rows) -> None:
+    first, second = WandbVisBackend(tmp_path, OFFLINE), WandbVisBackend(tmp_path, OFFLINE)
+    first.add_scalar("a", 1, step=1)
+    second.add_scalar("b", 2, step=1)
+    second.close()
+    first.add_scalar("a", 3, step=2)
+    second.add_scalar("b", 4, step=2)
+    assert first.experiment is second.experiment
+    first.close()
+    second.add_scalar("b", 5, step=3)
+    second.close()
+
+    assert [row.get("a", row.get("b")) for row in wandb_rows(tmp_path)] == [1, 2, 3, 4, 5]
+
+
 def test_configuration_images_and_artifacts_are_recorded(tmp_path: Path, wandb_records: Records) -> None:
     (tmp_path / "model.pth").write_bytes(b"weights")
     backend = WandbVisBackend(tmp_path, OFFLINE, watch_kwargs={"log": None})

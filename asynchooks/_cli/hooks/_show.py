@@ -150,11 +150,18 @@ def _by_shape(entry: Entry) -> Iterator[tuple[str, list[str]]]:
             yield shape, points
 
 
+def _source_of(kind: type) -> str | None:
+    try:
+        return inspect.getsourcefile(kind)
+    except TypeError:  # its module was imported under a name that is gone
+        return None
+
+
 def _facts(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "class": f"{entry.kind.__module__}.{entry.kind.__qualname__}",
-        "file": inspect.getsourcefile(entry.kind),
+        "file": _source_of(entry.kind),
         "does": paragraph_of(entry.kind),
         "priority": entry.priority,
         "priority_name": priority_words(entry.priority),

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from asynchooks.distributed import is_first_rank
 from asynchooks.errors import ConfigError
 from asynchooks.execution import background
 from asynchooks.hooks.checkpoint import _options
 from asynchooks.hooks.checkpoint._best import AUTO, Improvement, bests_of, improvements, plain_numbers
 from asynchooks.hooks.checkpoint._books import recall
-from asynchooks.hooks.checkpoint._folder import Folder, Save, is_first_rank
+from asynchooks.hooks.checkpoint._folder import Folder, Save
 from asynchooks.hooks.checkpoint._steps import StepSaving
 from asynchooks.scores import Rules
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import torch.distributed
 
 from asynchooks.checkpoint import (
     Checkpointer,
@@ -26,6 +25,7 @@ from asynchooks.checkpoint import (
     list_checkpoints,
     open_store,
 )
+from asynchooks.distributed import is_first_rank
 from asynchooks.errors import CheckpointError, ConfigError
 from asynchooks.execution import current_executor
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart
     from asynchooks.hooks.checkpoint._best import Best
 
-__all__ = ["Folder", "Save", "folder_url", "is_first_rank", "open_folder"]
+__all__ = ["Folder", "Save", "folder_url", "open_folder"]
 
 
 logger = logging.getLogger(__name__)
@@ -187,9 +187,3 @@ def open_folder(url: str, options: Mapping[str, Any], runner: Any, *, deadline_s
     if is_first_rank():
         folder.check()
     return folder
-
-
-def is_first_rank() -> bool:
-    """Whether this process writes for all ranks."""
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0

@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from asynchooks.distributed import is_first_rank
 from asynchooks.execution import background
 from asynchooks.hooks.checkpoint import _options
 from asynchooks.hooks.checkpoint._bests import BestSaving
-from asynchooks.hooks.checkpoint._folder import is_first_rank
 from asynchooks.hooks.checkpoint._publish import published_pattern, publishing
 from asynchooks.registry import HOOKS
 

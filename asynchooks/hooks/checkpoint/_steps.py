@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.checkpoint import Snapshot, store_options
+from asynchooks.distributed import is_first_rank
 from asynchooks.execution import Effects, Hook, background
 from asynchooks.hooks.checkpoint import _options
 from asynchooks.hooks.checkpoint._books import Claims
-from asynchooks.hooks.checkpoint._folder import Folder, Save, folder_url, is_first_rank, open_folder
+from asynchooks.hooks.checkpoint._folder import Folder, Save, folder_url, open_folder
 from asynchooks.hooks.checkpoint._warm import WarmUp
 
 if TYPE_CHECKING:

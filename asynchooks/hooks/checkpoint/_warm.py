@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from asynchooks.distributed import is_first_rank
 from asynchooks.errors import CaptureError
-from asynchooks.hooks.checkpoint._folder import is_first_rank
 
 __all__ = ["WarmUp"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import anyio
-import torch.distributed
 
 from asynchooks.checkpoint import Mirror
+from asynchooks.distributed import is_first_rank
 from asynchooks.hooks.logger._text import TextLines
 from asynchooks.visualization import LocalVisBackend, TensorboardVisBackend, Visualizer
 
@@ -93,8 +93,8 @@ class Writer:
     def of(cls, runner: Any, sinks: Sequence[str] | None, mirror: Mirror | None) -> Self:
         """Return the writer of a run. Called on the training thread; opens no file."""
         log_dir = getattr(runner, "log_dir", None)
-        folder = None if log_dir is None or not _is_first_rank() else Path(log_dir)
-        visualizer = getattr(runner, "visualizer", None) if _is_first_rank() else None
+        folder = None if log_dir is None or not is_first_rank() else Path(log_dir)
+        visualizer = getattr(runner, "visualizer", None) if is_first_rank() else None
         names = (
             sinks if sinks is not None else ("terminal", "text", *(("json",) if visualizer is None else ()))
         )
@@ -186,8 +186,3 @@ async def _all(steps: Any) -> None:
         raise ExceptionGroup("several log sinks failed", failures)
     if failures:
         raise failures[0]
-
-
-def _is_first_rank() -> bool:
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import torch
-import torch.distributed
 
+from asynchooks.distributed import all_reduce_mean, is_distributed
 from asynchooks.errors import UnknownOptionError, did_you_mean
 from asynchooks.execution import Effects, RunnerHook, background
 from asynchooks.registry import HOOKS, MMCV_HOOKS, option_names
@@ -145,12 +144,8 @@ class CheckpointHook(RunnerHook):
         return (self.interval > 0 and done % self.interval == 0) or (self.save_last and done == last)
 
     def _average_buffers(self, runner: Any) -> None:
-        distributed = torch.distributed
-        if not self.sync_buffer or not (distributed.is_available() and distributed.is_initialized()):
-            return
-        for buffer in runner.model.buffers():
-            if buffer.is_floating_point():
-                distributed.all_reduce(buffer.div_(distributed.get_world_size()))
+        if self.sync_buffer and is_distributed():
+            all_reduce_mean(buffer for buffer in runner.model.buffers() if buffer.is_floating_point())
 
     def _linked(self, runner: Any, save: BackgroundPart | None) -> BackgroundPart | None:
         """Return a save that has ``latest.pth`` link to what it has committed."""

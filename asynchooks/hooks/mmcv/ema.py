@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from asynchooks.checkpoint import before_step
 from asynchooks.execution import Effects, Hook
-from asynchooks.optim import ShadowPoints, checked_count, checked_fraction, linear_momentum
+from asynchooks.optim import ShadowPoints, linear_momentum
+from asynchooks.optim._checks import checked_count, checked_fraction
 from asynchooks.registry import MMCV_HOOKS
 
 __all__ = ["EMAHook"]
@@ -31,9 +31,6 @@ class EMAHook(ShadowPoints, Hook):
 
     priority = "NORMAL"
     effects = Effects()
-    changes_state = (
-        False  # what exchanges weights waits itself; averages are no optimizer's, so no copy reads them later
-    )
     skip_buffers = True
 
     def __init__(
@@ -56,6 +53,3 @@ class EMAHook(ShadowPoints, Hook):
 
     def _is_due(self, runner: Any) -> bool:
         return bool(runner.iter % self.interval == 0)
-
-    def _before_change(self) -> None:
-        before_step()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from asynchooks.distributed import all_reduce_mean, is_distributed
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, RunnerHook
-from asynchooks.optim import all_reduce_mean, is_distributed
 from asynchooks.registry import MMCV_HOOKS
 
 __all__ = ["SyncBuffersHook"]

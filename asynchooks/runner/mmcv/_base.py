@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-import torch.distributed
 from torch import nn
 
+from asynchooks import distributed
 from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
 from asynchooks.execution import HookExecutor
 from asynchooks.execution._convention import MMCV_GENERIC
@@ -150,12 +149,12 @@ class BaseRunner(SavedRun, HookRegistration):
     @property
     def rank(self) -> int:
         """Rank of this process; 0 where it is alone."""
-        return torch.distributed.get_rank() if _is_distributed() else 0
+        return distributed.rank()
 
     @property
     def world_size(self) -> int:
         """How many processes train together."""
-        return torch.distributed.get_world_size() if _is_distributed() else 1
+        return distributed.world_size()
 
     @property
     def epoch(self) -> int:
@@ -242,6 +241,8 @@ class BaseRunner(SavedRun, HookRegistration):
         """
         phases = checked_workflow(workflow, data_loaders, self._is_mode)
         self._workflow = Workflow(phases, data_loaders)
+        self._is_step_done = self._is_epoch_done = False  # an earlier run may have ended inside a firing
+        vars(self).pop("data_batch", None)
         self.stop_training = False
         self._begin(phases, data_loaders)
         with self._session():
@@ -384,10 +385,6 @@ def _checked_limit(name: str, limit: Any) -> int | None:
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise ConfigError(f"{name} is an int of at least 0, not {limit!r}.")
     return limit
-
-
-def _is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _momentum(group: Mapping[str, Any]) -> float:

@@ -111,6 +111,26 @@ def test_the_metrics_of_the_same_epoch_stand_with_a_checkpoint(
     ]
 
 
+def test_iterations_are_counted_where_epochs_are_not(
+    run: Run, tmp_path: Path, wandb_records: Records, evaluates: dict[str, Any]
+) -> None:
+    counts: dict[str, Any] = {"by_epoch": False, "interval": 2}
+    hook = MMDetWandbHook(
+        OFFLINE, log_checkpoint=True, log_checkpoint_metadata=True, num_eval_images=1, **counts
+    )
+    run({**SAVES, **counts}, {**evaluates, **counts}, (hook, "VERY_LOW"), max_iters=4)
+    records = wandb_records(tmp_path)
+
+    assert [json.loads(version.metadata) for version in artifacts(records, "model")] == [
+        {"iter": 2, "bbox_mAP": 0.25},
+        {"iter": 4, "bbox_mAP": 0.25},
+    ]
+    assert [sorted(each.aliases) for each in artifacts(records, "evaluation")] == [
+        ["iter_2", "latest"],
+        ["iter_4", "latest"],
+    ]
+
+
 def test_the_best_checkpoint_is_no_version_of_an_epoch(
     run: Run, tmp_path: Path, wandb_records: Records, evaluates: dict[str, Any]
 ) -> None:

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import torch
 
-from asynchooks.errors import ConfigError, UnknownOptionError
-from asynchooks.execution import Effects, RunnerHook
+from asynchooks.errors import BackgroundHookError, ConfigError, UnknownOptionError
+from asynchooks.execution import Effects, RunnerHook, background
 from asynchooks.registry import MMCV_HOOKS
 
 Run = Callable[..., Any]
@@ -143,6 +144,30 @@ def test_pavi_gets_checkpoints_that_are_durable(
         ("epoch_3.pth", 3, sizes["epoch_3.pth"]),
         ("epoch_3.pth", 3, sizes["epoch_3.pth"]),
     ]
+
+
+class SavesHalf(RunnerHook):
+    """Leaves half a checkpoint behind and fails."""
+
+    effects = Effects(writes={"checkpoints"})
+    changes_state = False
+
+    @background
+    def after_train_epoch(self, runner: Any) -> Any:
+        async def save() -> None:
+            await anyio.Path(runner.work_dir, "epoch_1.pth").write_bytes(b"half")
+            raise OSError("the disk is full")
+
+        return save
+
+
+def test_pavi_gets_nothing_of_a_save_that_failed(run: Run, stand_ins: Calls, tmp_path: Path) -> None:
+    pavi = {"type": "PaviLoggerHook", "add_ckpt_kwargs": {"active": True}}
+    with pytest.raises(BackgroundHookError, match="the disk is full"):
+        run(SavesHalf(), (pavi, "VERY_LOW"))
+
+    assert (tmp_path / "run" / "epoch_1.pth").exists()
+    assert not named(stand_ins, "add_snapshot_file")
 
 
 def test_pavi_traces_a_copy_of_the_model_when_it_is_due(run: Run, stand_ins: Calls) -> None:

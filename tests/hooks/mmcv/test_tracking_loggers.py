@@ -137,18 +137,22 @@ def test_mlflow_of_the_environment_or_in_the_folder(
     shutil.copy(mlflow_store, tmp_path / "env.db")
     (tmp_path / "run").mkdir()
     shutil.copy(mlflow_store, tmp_path / "run" / "mlflow.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run(MlflowLoggerHook(log_model=False))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'env.db'}")
     run(MlflowLoggerHook(log_model=False))
 
-    assert _runs(tmp_path / "run" / "mlflow.db", "1") == 1
-    assert _runs(tmp_path / "env.db", "0") == 1
+    assert _runs(tmp_path / "run" / "mlflow.db", "runs") == 1
+    assert _runs(tmp_path / "env.db", "Default") == 1
 
 
-def _runs(path: Path, experiment: str) -> int:
+def _runs(path: Path, name: str) -> int:
     from mlflow import MlflowClient
 
-    return len(MlflowClient(tracking_uri=f"sqlite:///{path}").search_runs([experiment]))
+    client = MlflowClient(tracking_uri=f"sqlite:///{path}")
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None, [e.name for e in client.search_experiments()]
+    return len(client.search_runs([experiment.experiment_id]))
 
 
 def test_a_model_for_mlflow_needs_the_whole_of_it() -> None:

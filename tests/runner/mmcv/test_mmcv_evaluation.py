@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from asynchooks.checkpoint import list_checkpoints, restore
 from asynchooks.errors import BackgroundHookError, ConfigError, UnknownNameError, UnknownOptionError
 from asynchooks.execution import Effects, RunnerHook
 from asynchooks.hooks.mmcv import CheckpointHook, DistEvalHook, EvalHook
+from asynchooks.testing import late_copies
 
 from .conftest import MakeRun, Numbers, loader, names
 
@@ -233,3 +234,40 @@ def test_the_distributed_hook_works_alone_too(make_run: MakeRun, tmp_path: Path)
 
     assert names(tmp_path / "run") == ["best_acc_epoch_2.pth"]
     assert hook.dataloader.dataset.results == [(5, {})] * 2
+
+
+@pytest.mark.parametrize("evaluates", [True, False])
+def test_a_copy_under_way_waits_for_an_evaluation_that_is_due_alone(
+    make_run: MakeRun, tmp_path: Path, *, evaluates: bool
+) -> None:
+    class Forward(RunnerHook):  # what runs before the step, with a copy under way
+        effects = Effects()
+        changes_state = False
+        priority = "LOWEST"
+        waited: bool | None = None
+
+        def before_train_iter(self, runner: Any) -> None:  # type: ignore[override]
+            if runner.iter == 2:
+                self.waited = not runner.executor._flight.barriers.standing
+
+    def shift(model: nn.Module, data_loader: Any) -> list[Tensor]:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1.0)
+        return []
+
+    ends = []
+    for overlap in (True, False):
+        forward = Forward()
+        hooks = [
+            CheckpointHook(
+                interval=2, by_epoch=False, save_last=False, overlap=overlap, out_dir=tmp_path / str(overlap)
+            ),
+            evaluation({}, {}, interval=2 if evaluates else 9, by_epoch=False, test_fn=shift),
+            forward,
+        ]
+        with late_copies():
+            make_run(*hooks, max_iters=3).run([loader()])
+        ends.append(restore(tmp_path / str(overlap) / "run" / "iter_2.pth")["state_dict"])
+        assert not overlap or forward.waited is evaluates
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[1])

@@ -90,3 +90,25 @@ def test_a_profilers_wrong_argument_is_refused(options: Any, error: Any) -> None
 def test_a_run_shorter_than_the_profile_is_refused(make_run: MakeRun) -> None:
     with pytest.raises(ConfigError, match="the run has 2 epochs only"):
         make_run(ProfilerHook(profile_iters=3)).run([loader()])
+
+
+@pytest.mark.parametrize("point", ["after_train_iter", "after_train_epoch"])
+def test_positions_are_right_after_a_run_that_failed_inside_a_firing(make_run: MakeRun, point: str) -> None:
+    found: list[Any] = []
+
+    def fail(runner: Any) -> None:
+        if not failures:
+            failures.append(runner.iter)
+            raise ZeroDivisionError
+
+    def note(runner: Any) -> None:
+        position = runner._position()
+        found.append((position["epoch"], position["iter"]) == (runner.epoch, runner.iter))
+
+    failures: list[int] = []
+    runner = make_run(ClosureHook(point, fail), ClosureHook("before_train_iter", note))
+    with pytest.raises(ZeroDivisionError):
+        runner.run([loader()])
+    runner.run([loader()])
+
+    assert all(found)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from asynchooks.checkpoint import before_step
+from asynchooks.distributed import is_distributed
 from asynchooks.hooks.mmcv.evaluation._hook import EvalHook
 from asynchooks.hooks.mmcv.evaluation._inference import multi_gpu_test
 from asynchooks.registry import MMCV_HOOKS
@@ -55,8 +57,9 @@ class DistEvalHook(EvalHook):
         return multi_gpu_test(model, dataloader, **options)
 
     def _do_evaluate(self, runner: Any, done: Mapping[str, int]) -> BackgroundPart | None:
+        before_step()
         distributed = torch.distributed
-        if self.broadcast_bn_buffer and distributed.is_available() and distributed.is_initialized():
+        if self.broadcast_bn_buffer and is_distributed():
             for module in runner.model.modules():
                 statistics = (
                     (module.running_var, module.running_mean) if isinstance(module, _BatchNorm) else ()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from asynchooks.checkpoint import before_step
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, RunnerHook, background
 from asynchooks.hooks.mmcv.evaluation._best import BestKeeper
@@ -52,6 +53,7 @@ class EvalHook(RunnerHook):
     priority = "LOW"
     effects = Effects(writes={"checkpoints"})
     fires = ("after_save_checkpoint",)
+    changes_state = False  # an evaluation, which may, waits itself; where none is due, nothing waits
 
     def __init__(
         self,
@@ -182,6 +184,7 @@ class EvalHook(RunnerHook):
         return self._schedule.is_due((runner.epoch if self.by_epoch else runner.iter) + 1)
 
     def _do_evaluate(self, runner: Any, done: Mapping[str, int]) -> BackgroundPart | None:
+        before_step()
         with runner.evaluating():
             results = self.latest_results = self.infer(runner)
         if results is None:

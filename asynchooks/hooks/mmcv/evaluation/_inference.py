@@ -10,6 +10,8 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from asynchooks.distributed import is_distributed
+
 __all__ = ["multi_gpu_test", "single_gpu_test"]
 
 
@@ -50,7 +52,7 @@ def multi_gpu_test(
     del tmpdir, gpu_collect
     results = single_gpu_test(model, data_loader)
     distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+    if not is_distributed():
         return results
     is_first = distributed.get_rank() == 0
     parts: list[Any] | None = [None] * distributed.get_world_size() if is_first else None

@@ -9,12 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["all_reduce_mean", "is_distributed"]
-
-
-def is_distributed() -> bool:
-    """Whether this process has ranks beside it."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+__all__ = ["all_reduce_mean"]
 
 
 @torch.no_grad()
