@@ -264,7 +264,16 @@ class Registry:
             hint = f" It is spelled {_SLIPS[name]!r}."
         else:
             elsewhere = [each for each in known if each.rpartition(".")[2] == name]
-            hint = f" Did you mean {elsewhere[0]!r}?" if elsewhere else did_you_mean(name, known)
+            scope = name.rpartition(".")[0]
+            if elsewhere:
+                hint = f" Did you mean {elsewhere[0]!r}?"
+            elif scope and self._root()._member(scope) is None:  # noqa: SLF001 - its own kind
+                hint = did_you_mean(name, known, cutoff=0.85) or (
+                    f" Nothing is registered for {scope!r}: import the module that does it, which "
+                    f"custom_imports=dict(imports=[...]) does too, or leave the entry out."
+                )
+            else:
+                hint = did_you_mean(name, known)
         listed = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
         return f"No {self.name} is called {name!r}.{hint} Known: {listed or 'none'}."
 

@@ -18,6 +18,8 @@ from asynchooks.optim._constructors import (
     DefaultOptimWrapperConstructor,
     LearningRateDecayOptimizerConstructor,
     LearningRateDecayOptimWrapperConstructor,
+    YOLOv5OptimizerConstructor,
+    YOLOv7OptimWrapperConstructor,
 )
 from asynchooks.optim._group_value import GroupValue, momentum_of
 from asynchooks.optim._scale_lr import checked_auto_scale_lr, lr_scale, scale_lr
@@ -73,6 +75,8 @@ __all__ = [
     "DefaultOptimizerConstructor",
     "LearningRateDecayOptimWrapperConstructor",
     "LearningRateDecayOptimizerConstructor",
+    "YOLOv5OptimizerConstructor",
+    "YOLOv7OptimWrapperConstructor",
     "BaseAveragedModel",
     "ExponentialMovingAverage",
     "StochasticWeightAverage",

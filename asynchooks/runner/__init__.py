@@ -1,7 +1,7 @@
 """The synchronous loops: a Runner in MMEngine's manner, MMCV's two, and the state for any loop of one's own."""
 
 from asynchooks.runner._collate import pseudo_collate
-from asynchooks.runner._eval_loops import TestLoop, ValLoop
+from asynchooks.runner._eval_loops import TeacherStudentValLoop, TestLoop, ValLoop
 from asynchooks.runner._history import HistoryBuffer
 from asynchooks.runner._log_processor import LogProcessor, LogRecord
 from asynchooks.runner._loops import EpochBasedTrainLoop, IterBasedTrainLoop
@@ -18,6 +18,7 @@ __all__ = [
     "EpochBasedTrainLoop",
     "IterBasedTrainLoop",
     "ValLoop",
+    "TeacherStudentValLoop",
     "TestLoop",
     "MessageHub",
     "HistoryBuffer",

@@ -149,6 +149,7 @@ def resolve_train_loop(cfg: Any, *, scope: str | None = None) -> tuple[Any, dict
                 raise ConfigError(f"train_cfg needs {wanted}; it has {list(cfg)}.")
     target, arguments = _loop(options, "train_cfg", scope, also=_LOOP_OPTIONS)
     if isinstance(target, type) and issubclass(target, TrainLoop):
+        arguments = {name: _whole(value) for name, value in arguments.items()}
         check_loop_values(arguments)
     return target, arguments
 
@@ -161,6 +162,11 @@ def resolve_eval_loop(cfg: Any, mode: str, *, scope: str | None = None) -> tuple
         raise ConfigError(f"{mode}_cfg is a dict, usually the empty dict(), not {cfg!r}.")
     kind = "ValLoop" if mode == "val" else "TestLoop"
     return _loop({"type": kind, **cfg}, f"{mode}_cfg", scope, provided=("evaluators",))
+
+
+def _whole(value: Any) -> Any:
+    """Return a whole number as an int: a file that computes ``max_iters / 5`` has a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _loop(

@@ -77,6 +77,12 @@ def keep_config(cfg: Any, log_dir: str | None, timestamp: str) -> None:
     resolved.dump(Path(log_dir) / name.name)
 
 
+def _looks_misspelled(name: str, known: Collection[str]) -> bool:
+    """Whether a name is nearly that of an argument; ``val_evaluator_coco`` is a variable, named after one."""
+    is_derived = any(name.startswith(f"{each}_") for each in known)
+    return not is_derived and bool(did_you_mean(name, known, cutoff=0.85))
+
+
 def _check(cfg: Mapping[str, Any], known: Collection[str]) -> None:
     if has_mmcv_form(cfg):
         forms = "".join(f"\n  {name}: write {form}" for name, form in _OF_MMCV.items() if name in cfg)
@@ -84,7 +90,7 @@ def _check(cfg: Mapping[str, Any], known: Collection[str]) -> None:
             f"This configuration has the form of MMCV 1.x, which this Runner does not read. `asynchooks train` and "
             f"asynchooks.runner.mmcv.ConfiguredRun run it as it is; for this Runner,{forms}"
         )
-    near = [name for name in cfg if name not in known and did_you_mean(str(name), known, cutoff=0.85)]
+    near = [name for name in cfg if name not in known and _looks_misspelled(str(name), known)]
     _config.reject_unknown("Runner", near, known)
     for name, form in (("model", "dict(type=...)"), ("work_dir", "'./work_dirs/my_run'")):
         if cfg.get(name) is None:

@@ -19,6 +19,8 @@ __all__ = ["LearningRateDecayOptimWrapperConstructor", "LearningRateDecayOptimiz
 logger = logging.getLogger(__name__)
 
 _OPTIONS = ("num_layers", "decay_rate", "decay_type", "layer_id")
+# What a base file may set for the default constructor; here the layer and the kind of a parameter alone decide.
+_WITHOUT_EFFECT = (*DefaultOptimWrapperConstructor.options,)
 _TYPES = ("layer_wise", "stage_wise")
 _WITHOUT_DECAY = ("bias", "pos_embed", "cls_token")
 
@@ -26,7 +28,7 @@ _WITHOUT_DECAY = ("bias", "pos_embed", "cls_token")
 class _LayerDecay:
     """Groups parameters by their layer and by whether they decay; see the constructors below."""
 
-    options: ClassVar[tuple[str, ...]] = _OPTIONS
+    options: ClassVar[tuple[str, ...]] = (*_OPTIONS, *_WITHOUT_EFFECT)
     paramwise_cfg: dict[str, Any]
     base_lr: Any
     base_wd: Any
@@ -136,6 +138,9 @@ def _check(owner: str, options: Mapping[str, Any], optimizer_cfg: Mapping[str, A
             raise ConfigError(
                 f"{owner} needs paramwise_cfg=dict(num_layers=..., decay_rate=...); it has {list(options)}."
             )
+    idle = [name for name in options if name in _WITHOUT_EFFECT]
+    if idle:
+        logger.warning("%s: options of paramwise_cfg without effect: %s", owner, ", ".join(idle))
     num_layers, rate = options["num_layers"], options["decay_rate"]
     if isinstance(num_layers, bool) or not isinstance(num_layers, int) or num_layers < 1:
         raise ConfigError(f"{owner}: num_layers is an int of at least 1, not {num_layers!r}.")
