@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for those who read types; the names come from the modules
     from asynchooks.hooks.check_invalid_loss import CheckInvalidLossHook as CheckInvalidLossHook
     from asynchooks.hooks.checkpoint import CheckpointHook as CheckpointHook
     from asynchooks.hooks.det_visualization import DetVisualizationHook as DetVisualizationHook
+    from asynchooks.hooks.det_visualization import GroundingVisualizationHook as GroundingVisualizationHook
     from asynchooks.hooks.det_visualization import TrackVisualizationHook as TrackVisualizationHook
     from asynchooks.hooks.early_stopping import EarlyStoppingHook as EarlyStoppingHook
     from asynchooks.hooks.ema import EMAHook as EMAHook
