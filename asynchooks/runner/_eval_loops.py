@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -67,7 +68,7 @@ class EvalLoop:
         for batch_idx, loaded in enumerate(self.dataloader):
             batch = to_device(loaded, device)
             runner.call_hook(f"before_{mode}_iter", batch_idx=batch_idx, data_batch=batch)
-            with torch.no_grad(), torch.autocast(device.type, enabled=self.fp16):
+            with torch.no_grad(), torch.autocast(device.type) if self.fp16 else nullcontext():
                 outputs = eval_step(model, batch, mode)
                 evaluation.add(batch, outputs)
             runner.call_hook(f"after_{mode}_iter", batch_idx=batch_idx, data_batch=batch, outputs=outputs)
