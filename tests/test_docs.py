@@ -1,7 +1,10 @@
 """The README's code blocks run as written, and its links lead somewhere."""
 
 import logging
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +54,23 @@ def test_the_readme_leaves_what_it_says(tmp_path: Any, monkeypatch: Any) -> None
         "each run keeps two of its own"
     )
     assert len((tmp_path / "norms.txt").read_text().splitlines()) == 4
+
+
+def test_the_readmes_configuration_is_trained_resumed_and_explained(tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)  # as a reader would
+    for block in blocks(ROOT / "README.md"):
+        if (name := re.match(r"# (\w+\.py)\n", block)) is not None:
+            (tmp_path / name[1]).write_text(block)
+    text = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^\$ asynchooks ((?:train|hooks).*?) *(?:#.*)?$", text, re.MULTILINE)
+    for command in commands:
+        program = [sys.executable, "-W", "error", "-m", "asynchooks", *command.split()]
+        done = subprocess.run(
+            program, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+    assert len(commands) == 5
+    assert {"epoch_4.pth", "epoch_5.pth"} <= {
+        checkpoint.name for checkpoint in list_checkpoints("work_dirs/17")
+    }
