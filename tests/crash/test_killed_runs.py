@@ -21,7 +21,7 @@ from .reference import Reference
 
 ITERS = 100
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]  # a busy machine needs more kills
 
 
 @pytest.fixture(scope="module")
