@@ -62,6 +62,10 @@ class BestKeeper:
         part: BackgroundPart | None = self._hook.after_run(runner)
         return part
 
+    def close(self) -> None:
+        """Let other runs have the folder, after a run that failed."""
+        self._hook.close()
+
 
 class _Evaluated:
     """The run as the checkpoint hook sees it after a validation: what runs is counted as done.

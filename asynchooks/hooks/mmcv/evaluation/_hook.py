@@ -155,6 +155,11 @@ class EvalHook(RunnerHook):
         """Let other runs have the folder, after the last save."""
         return None if self._keeper is None else self._keeper.finish(runner)
 
+    def close(self) -> None:
+        """Let other runs have the folder, after a run that failed."""
+        if self._keeper is not None:
+            self._keeper.close()
+
     def evaluate(self, runner: Any, results: Any) -> Mapping[str, Any]:
         """Return the metrics of a model's results, and put them into the log buffer."""
         metrics: Mapping[str, Any] = self.dataloader.dataset.evaluate(
