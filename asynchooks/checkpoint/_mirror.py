@@ -2,7 +2,7 @@
 
 A run that is killed leaves its logs there up to the last copy. Whole files are copied, those that have changed; each
 appears whole or stays as it was. A store that fails is left in peace for a while, so that log lines do not queue up
-behind it. Runs in worker threads only.
+behind it. Not for two threads at once.
 """
 
 from __future__ import annotations
@@ -72,9 +72,13 @@ class Mirror:
 
     async def finish(self, log_dir: Path, run: str, logger: logging.Logger) -> None:
         """Copy what has changed; then remove the local files, where they are not to be kept."""
-        await anyio.to_thread.run_sync(self._copy, log_dir, run)
+        await anyio.to_thread.run_sync(self.finish_sync, log_dir, run, logger)
+
+    def finish_sync(self, log_dir: Path, run: str, logger: logging.Logger) -> None:
+        """`finish`, on the caller's thread."""
+        self._copy(log_dir, run)
         if not self._keep_local:
-            await anyio.to_thread.run_sync(self._remove, log_dir, logger)
+            self._remove(log_dir, logger)
 
     def _copy(self, log_dir: Path, run: str) -> None:
         for path in self._files(log_dir):

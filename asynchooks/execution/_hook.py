@@ -74,7 +74,8 @@ class Hook:
 
     Not overridden methods cost nothing at run time. Any object with methods of these names is a hook too;
     this base adds the attributes' defaults, the generic methods and the interval helpers. A hook that has
-    ``state_dict()`` and ``load_state_dict(state)`` is saved in a run's checkpoints and resumed with it.
+    ``state_dict()`` and ``load_state_dict(state)`` is saved in a run's checkpoints and resumed with it. One that
+    holds something open has ``close()``, which a run that fails calls in the place of ``after_run``.
 
     Attributes:
         priority: name or int 0-100; lower runs earlier.
@@ -111,6 +112,14 @@ class Hook:
 
     def after_run(self, runner: Any) -> Any:
         """After everything else of a run that ended well."""
+
+    def close(self) -> None:
+        """Let go of what the hook holds: files, a service, a folder. No hook point.
+
+        Called on the training thread when a run that this hook is registered for has failed, after everything in
+        flight has finished or was given up; blocks. Nothing may be open, or all of it closed already: then it
+        does nothing. The hook may serve another run afterwards.
+        """
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> Any:
         """After a checkpoint was read, before its content goes into the run."""

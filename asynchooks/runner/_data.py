@@ -96,13 +96,16 @@ class BatchFeed:
         """Return the position at which ``done`` batches of the pass that runs are done."""
         start = self._tracked.start if self._tracked else self._start
         is_in_pass = self._batches is not None and start is not None
-        return {
+        position = {
             "passes": self.passes,
             "done": done if is_in_pass else 0,
             "in_pass": is_in_pass,
             "generators": start if is_in_pass else self._generators_now(),
             "sampler_seed": getattr(_sampler(self.loader), "seed", None),
         }
+        return (
+            position if self._resume is None else {**position, "in_pass": True, **self._resume}
+        )  # not there yet
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a position; the next `start_pass` goes there."""

@@ -15,6 +15,7 @@ from asynchooks import checkpoint as checkpoints
 from asynchooks.errors import ConfigError, StorageDeniedError, StorageError
 from asynchooks.execution import HookExecutor, current_executor
 from asynchooks.runner._context import RunContext, load_weights
+from asynchooks.runner._ending import opened
 from asynchooks.runner._resume import Source, find_source, read_checkpoint
 from asynchooks.runner._visualizer import closing
 
@@ -147,12 +148,15 @@ class ResumableRun(RunContext):
 
     @contextmanager
     def _session(self) -> Iterator[None]:
-        """Have the executor open; what is in flight is seen to its end where this opened it."""
+        """Have the executor open; what is in flight is seen to its end where this opened it.
+
+        Where it fails, the hooks are closed then.
+        """
         if current_executor() is self._executor:
             yield
             return
         self._make_folder()
-        with closing(self.visualizer), self._executor:
+        with closing(self.visualizer), opened(self._executor):
             yield
 
     def _make_folder(self) -> None:

@@ -96,10 +96,15 @@ def plain(value: Any) -> Any:
 
 
 class ClientBackend(VisBackend):
-    """A backend that writes through a client library's object: a run, a task, a logger."""
+    """A backend that writes through a client library's object: a run, a task, a logger.
+
+    Attributes:
+        has_failed: whether the run that is closed next has failed; for services that show it.
+    """
 
     package: str
     extra: str
+    has_failed = False
 
     def __init__(self, save_dir: str | os.PathLike[str] | None = None) -> None:
         check_package(type(self).__name__, self.package, self.extra)

@@ -149,7 +149,7 @@ class MLflowVisBackend(ClientBackend):
         for path in files_below(self._work_dir, self._suffixes):
             parent = path.parent.relative_to(self._work_dir or ".").as_posix()
             client.log_artifact(self._run_id, os.fspath(path), None if parent == "." else parent)
-        client.set_terminated(self._run_id)
+        client.set_terminated(self._run_id, "FAILED" if self.has_failed else None)
 
     def _log_params(self, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param

@@ -178,7 +178,7 @@ class WandbVisBackend(ClientBackend):
             return
         self._rows = client.step
         if self._is_own:
-            client.finish()
+            client.finish(exit_code=1 if self.has_failed else None)
 
 
 def _checked_metrics(metrics: Any) -> list[dict[str, Any]]:

@@ -104,6 +104,11 @@ class Folder:
         except CheckpointError as error:
             logger.warning("could not release %s: %s", self._checkpointer.url, error)
 
+    def close(self) -> None:
+        """`release`, when nothing runs in the background any more. Blocks; this thread may have an event loop."""
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(anyio.run, self.release).result()
+
     def url_of(self, name: str) -> str:
         """Return the address of a checkpoint, as it will be once it is saved."""
         return f"{self._checkpointer.url.rstrip('/')}/{name}"

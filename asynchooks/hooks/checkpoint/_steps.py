@@ -99,7 +99,6 @@ class StepSaving(Hook):
 
     def before_run(self, runner: Any) -> None:
         """A validation on its own, outside of training, saves nothing."""
-        del runner
         self._is_training = False
 
     def before_train(self, runner: Any) -> None:
@@ -140,15 +139,19 @@ class StepSaving(Hook):
     @background
     def after_train(self, runner: Any) -> BackgroundPart | None:
         """What is validated from now on is not part of the training."""
-        del runner
         self._is_training = False
         return None
 
     @background
     def after_run(self, runner: Any) -> BackgroundPart | None:
         """Let other runs have the folder, after the last save."""
-        del runner
         return None if self._folder is None or not is_first_rank() else self._folder.release
+
+    def close(self) -> None:
+        """Let other runs have the folder, after a run that failed."""
+        folder, self._folder = self._folder, None
+        if folder is not None and is_first_rank():
+            folder.close()
 
     def _is_due(self, done: int, last: int | None) -> bool:
         since = done - self.save_begin

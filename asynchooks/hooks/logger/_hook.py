@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.execution import Effects, Hook, background
@@ -37,7 +38,7 @@ class LoggerHook(Hook):
         interval_exp_name: iterations between two mentions of the experiment's name; it is named at the end of
             each epoch too. -1 for no others.
         out_dir: folder or URL to which the log files are copied, every ``sync_interval_s`` and at the end of a
-            run (``after_run``); the name of the run's folder is appended.
+            run, also of one that fails; the name of the run's folder is appended.
         out_suffix: endings of the files that are copied.
         keep_local: whether the local files stay after the last copy.
         file_client_args: old name of ``backend_args``.
@@ -110,12 +111,7 @@ class LoggerHook(Hook):
         if cfg is None or cfg is self._described:
             return None
         self._described = cfg
-        writer, config = self._writer_of(runner), _copies.plain_config(cfg)
-
-        async def describe() -> None:
-            await writer.describe(config)
-
-        return describe
+        return partial(self._writer_of(runner).describe, _copies.plain_config(cfg))
 
     @background
     def after_train_iter(
@@ -169,6 +165,12 @@ class LoggerHook(Hook):
         self._writer, self._has_begun = None, False
         return writer.finish
 
+    def close(self) -> None:
+        """Close the files of a run that failed, and bring the remote copy up to date."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
     def _begin(self, runner: Any, batch_idx: int) -> None:
         """Look once per epoch at what does not change inside of it."""
         self._has_begun = True
@@ -187,12 +189,7 @@ class LoggerHook(Hook):
         return self._writing(runner, Entry(mode, step, record, results=results))
 
     def _writing(self, runner: Any, entry: Entry) -> BackgroundPart:
-        writer = self._writer_of(runner)
-
-        async def write() -> None:
-            await writer.write(entry)
-
-        return write
+        return partial(self._writer_of(runner).write, entry)
 
     def _writer_of(self, runner: Any) -> Writer:
         if self._writer is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -146,6 +147,11 @@ class Writer:
                 await _in_thread(owned.close)
         if self._mirror is not None and self._log_dir is not None:
             await self._mirror.finish(self._log_dir, self._run, self._logger)
+
+    def close(self) -> None:
+        """`finish`, when nothing runs in the background any more. Blocks; this thread may have an event loop."""
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(anyio.run, self.finish).result()
 
     def _say(self, entry: Entry) -> tuple[dict[str, Any], list[str]]:
         """Read the numbers, which may wait for a device; write the lines. In a worker thread."""

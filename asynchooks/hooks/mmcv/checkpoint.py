@@ -140,6 +140,10 @@ class CheckpointHook(RunnerHook):
         part: BackgroundPart | None = self._saver.after_run(runner)
         return part
 
+    def close(self) -> None:
+        """Let other runs have the folder, after a run that failed."""
+        self._saver.close()
+
     def _is_due(self, done: int, last: int | None) -> bool:
         return (self.interval > 0 and done % self.interval == 0) or (self.save_last and done == last)
 

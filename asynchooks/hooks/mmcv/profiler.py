@@ -134,6 +134,12 @@ class ProfilerHook(RunnerHook):
         """Stop where the run has ended early."""
         return None if self.profiler is None else self._stop(runner)
 
+    def close(self) -> None:
+        """Stop the profiler of a run that failed; no trace is written to ``json_trace_path``."""
+        stopped, self.profiler = self.profiler, None
+        if stopped is not None:
+            stopped.stop()
+
     def _count(self, runner: Any) -> BackgroundPart | None:
         self._left -= 1
         return None if self._left else self._stop(runner)

@@ -113,7 +113,7 @@ class ProfilerHook(Hook):
             raise ConfigError(
                 f"ProfilerHook(profile_times={self.profile_times}): the training has {limit} {unit} only."
             )
-        self._stop()  # what an earlier training that failed has left running
+        self._stop()  # of a loop of one's own that failed
         self._handler = handler_for(self.on_trace_ready, runner)
         self._ready, self._done = [], 0
         self._profiler = torch.profiler.profile(on_trace_ready=self._take, **self._options)
@@ -143,6 +143,11 @@ class ProfilerHook(Hook):
     def after_train(self, runner: Any) -> BackgroundPart | None:
         """End, where the training ended before an epoch did."""
         return self._finish(runner)
+
+    def close(self) -> None:
+        """Stop the profiler of a training that failed; its traces are dropped."""
+        self._stop()
+        self._ready = []
 
     def _finish(self, runner: Any) -> BackgroundPart | None:
         profile = self._stop()

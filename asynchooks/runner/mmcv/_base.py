@@ -246,12 +246,12 @@ class BaseRunner(SavedRun, HookRegistration):
         self.stop_training = False
         self._begin(phases, data_loaders)
         with self._session():
-            self.call_hook("before_run")
-            self.call_hook("before_train")
-            self._take_up_position()  # a hook may have resumed the run, as MMCV's EMAHook does
+            for point in ("before_run", "before_train"):
+                self.call_hook(point)
+                self._take_up_position()  # a hook may have resumed the run, as MMCV's EMAHook does
+                if self._pending_rng is not None:
+                    restore_rng(self._pending_rng)
             self._device = device_of(self.model)
-            if self._pending_rng is not None:
-                restore_rng(self._pending_rng)
             self._run_phases(options)
             self.call_hook("after_train")
             self._executor.drain()

@@ -199,7 +199,7 @@ def test_the_best_score_is_resumed(
     caplog.set_level(logging.INFO)
     make_run(CheckpointHook(interval=1), evaluation(0.9, 0.1), max_epochs=2).run([loader()])
     shutil.copytree(tmp_path / "run", tmp_path / "kept")
-    runner = make_run(CheckpointHook(interval=1), evaluation(0.5, 0.95), max_epochs=4)
+    runner = make_run(CheckpointHook(interval=1), evaluation(0.1, 0.5, 0.95), max_epochs=4)
     runner.resume(tmp_path / "run" / "epoch_2.pth")
     runner.run([loader()])
 

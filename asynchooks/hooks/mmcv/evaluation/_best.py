@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from asynchooks.errors import ConfigError
 from asynchooks.registry import HOOKS
 
 if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart
 
-__all__ = ["BestKeeper"]
+__all__ = ["BestKeeper", "check_best"]
+
+
+def check_best(name: str, save_best: Any, rule: Any) -> None:
+    """Raise unless the arguments ``save_best`` and ``rule`` of the hook of that name go together."""
+    if save_best is not None and not isinstance(save_best, str):
+        raise TypeError(f"{name}(save_best={save_best!r}): give a metric's name, 'auto' or None.")
+    if rule is not None and save_best is None:
+        raise ConfigError(f"{name}(rule={rule!r}): a rule needs the metric, in save_best.")
 
 
 class BestKeeper:
@@ -61,6 +70,10 @@ class BestKeeper:
         """Return what lets other runs have the folder."""
         part: BackgroundPart | None = self._hook.after_run(runner)
         return part
+
+    def close(self) -> None:
+        """Let other runs have the folder, after a run that failed."""
+        self._hook.close()
 
 
 class _Evaluated:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.checkpoint import before_step
-from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, RunnerHook, background
-from asynchooks.hooks.mmcv.evaluation._best import BestKeeper
+from asynchooks.hooks.mmcv.evaluation._best import BestKeeper, check_best
 from asynchooks.hooks.mmcv.evaluation._inference import single_gpu_test
+from asynchooks.hooks.mmcv.evaluation._missed import MissedEvaluation
 from asynchooks.hooks.mmcv.evaluation._schedule import Schedule
 from asynchooks.registry import MMCV_HOOKS, check_handed_on
 
@@ -21,13 +21,13 @@ __all__ = ["EvalHook"]
 
 
 @MMCV_HOOKS.register_module()
-class EvalHook(RunnerHook):
+class EvalHook(MissedEvaluation, RunnerHook):
     """Evaluates a data set every so often, and keeps the checkpoint that does best.
 
     The model's results go to ``dataloader.dataset.evaluate(results, logger=..., **eval_kwargs)``, which returns the
     metrics; they go to the log buffer. What the evaluation draws at random does not change the training. The best
     checkpoint, ``best_{metric}_epoch_{n}.pth``, is saved in the background; the one before goes when it is whole.
-    Any score counts, 0.0 too.
+    Any score counts, 0.0 too. A run that is resumed makes up for an evaluation that the interruption has cut off.
 
     Args:
         dataloader: a loader whose data set has ``evaluate``.
@@ -78,10 +78,7 @@ class EvalHook(RunnerHook):
             raise TypeError(f"{name} takes a DataLoader whose data set has evaluate(), not {dataloader!r}.")
         if not isinstance(by_epoch, bool):
             raise TypeError(f"{name}(by_epoch={by_epoch!r}): give True or False.")
-        if save_best is not None and not isinstance(save_best, str):
-            raise TypeError(f"{name}(save_best={save_best!r}): give a metric's name, 'auto' or None.")
-        if rule is not None and save_best is None:
-            raise ConfigError(f"{name}(rule={rule!r}): a rule needs the metric, in save_best.")
+        check_best(name, save_best, rule)
         check_handed_on(type(self), eval_kwargs)  # to the data set's evaluate(), whatever else their names
         self._schedule = Schedule(name, interval, start, dynamic_intervals)
         self.dataloader = dataloader
@@ -122,6 +119,7 @@ class EvalHook(RunnerHook):
             StorageError: the store refuses or is not there.
         """
         self.initial_flag = True
+        self._begin(runner)
         if self._keeper is not None:
             self._keeper.start(runner)
 
@@ -155,6 +153,11 @@ class EvalHook(RunnerHook):
         """Let other runs have the folder, after the last save."""
         return None if self._keeper is None else self._keeper.finish(runner)
 
+    def close(self) -> None:
+        """Let other runs have the folder, after a run that failed."""
+        if self._keeper is not None:
+            self._keeper.close()
+
     def evaluate(self, runner: Any, results: Any) -> Mapping[str, Any]:
         """Return the metrics of a model's results, and put them into the log buffer."""
         metrics: Mapping[str, Any] = self.dataloader.dataset.evaluate(
@@ -173,7 +176,7 @@ class EvalHook(RunnerHook):
         return single_gpu_test(model, dataloader)
 
     def _before_turn(self, runner: Any) -> BackgroundPart | None:
-        number = runner.epoch if self.by_epoch else runner.iter
+        number = self._number(runner)
         self._schedule.advance(number + 1)
         is_first, self.initial_flag = self.initial_flag, False
         if not is_first or self.start is None or number < self.start or not self._should_evaluate(runner):
@@ -181,12 +184,13 @@ class EvalHook(RunnerHook):
         return self._do_evaluate(runner, {"epoch": runner.epoch, "iter": runner.iter})
 
     def _should_evaluate(self, runner: Any) -> bool:
-        return self._schedule.is_due((runner.epoch if self.by_epoch else runner.iter) + 1)
+        return self._schedule.is_due(self._number(runner) + 1)
 
     def _do_evaluate(self, runner: Any, done: Mapping[str, int]) -> BackgroundPart | None:
         before_step()
         with runner.evaluating():
             results = self.latest_results = self.infer(runner)
+        self._last = done["epoch" if self.by_epoch else "iter"]
         if results is None:
             return None  # another rank has them
         runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)

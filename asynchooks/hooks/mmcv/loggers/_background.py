@@ -23,6 +23,14 @@ class BackgroundLogger(LoggerHook):
     Its methods are captures: one that overrides them returns what it gets from ``super()``.
     """
 
+    _is_finished = _has_failed = False
+
+    @background
+    def before_run(self, runner: Any) -> BackgroundPart | None:
+        """Begin anew; only the first rank will have something to close."""
+        self._is_finished, self._has_failed = runner.rank != 0, False
+        return super().before_run(runner)
+
     def log(self, runner: Any) -> BackgroundPart | None:
         """Return what logs what the log buffer's ``output`` holds."""
         return self._said(runner, None)
@@ -30,7 +38,12 @@ class BackgroundLogger(LoggerHook):
     @background
     def after_run(self, runner: Any) -> BackgroundPart | None:
         """Write what is held back, and close; another run opens again."""
-        return in_thread(self._finish) if runner.rank == 0 else None
+        return in_thread(self._finish_once) if runner.rank == 0 else None
+
+    def close(self) -> None:
+        """Write what is held back, and close, after a run that failed; services that show it are told."""
+        self._has_failed = True
+        self._finish_once()
 
     def _said(self, runner: Any, window: int | None) -> BackgroundPart | None:
         extra = self._extra(runner)  # on every rank: it may be a collective
@@ -60,5 +73,11 @@ class BackgroundLogger(LoggerHook):
     def _write(self, record: Record) -> None:
         """Write a record. In a worker thread, in the order of the records."""
 
+    def _finish_once(self) -> None:
+        """`_finish`, unless this run has done so."""
+        is_finished, self._is_finished = self._is_finished, True
+        if not is_finished:
+            self._finish()
+
     def _finish(self) -> None:
-        """Write what is held back, and close. In a worker thread, after the last record."""
+        """Write what is held back, and close. After the last record; in a worker thread, where the run ended well."""

@@ -97,7 +97,7 @@ class MlflowLoggerHook(BackgroundLogger):
             if model is not None:
                 self._upload(model)
         finally:
-            self._finish()
+            self._finish_once()
 
     def _upload(self, model: Any) -> None:
         from mlflow import pytorch
@@ -113,4 +113,5 @@ class MlflowLoggerHook(BackgroundLogger):
             self._backend.experiment.log_artifacts(self._backend.run_id, os.fspath(path), "models")
 
     def _finish(self) -> None:
+        self._backend.has_failed = self._has_failed
         self._backend.close()

@@ -37,8 +37,8 @@ class TextLoggerHook(BackgroundLogger):
         reset_flag: whether the log buffer's output is forgotten after a line.
         interval_exp_name: iterations between two mentions of the experiment's name; it is named at the end of each
             epoch too. -1 for no others.
-        out_dir: folder or URL to which the log files are copied, every ``sync_interval_s`` and at the end of a run;
-            the name of the run's folder is appended.
+        out_dir: folder or URL to which the log files are copied, every ``sync_interval_s`` and at the end of a run,
+            also of one that fails; the name of the run's folder is appended.
         out_suffix: endings of the files of the run's folder that are copied.
         keep_local: whether the local files stay after the last copy.
         file_client_args: old name of ``backend_args``.
@@ -107,18 +107,6 @@ class TextLoggerHook(BackgroundLogger):
             return None
         return in_thread(partial(self._append, json_line(runner.meta)))
 
-    @background
-    def after_run(self, runner: Any) -> BackgroundPart | None:
-        """Bring the copy of the log files up to date."""
-        mirror, folder, logger = self._mirror, self._folder, runner.logger
-        if runner.rank != 0 or mirror is None or folder is None:
-            return None
-
-        async def finish() -> None:
-            await mirror.finish(folder, folder.absolute().name, logger)
-
-        return finish
-
     def _said(self, runner: Any, window: int | None) -> BackgroundPart | None:
         write = super()._said(runner, window)
         mirror, folder = self._mirror, self._folder
@@ -150,6 +138,11 @@ class TextLoggerHook(BackgroundLogger):
         place = Place(self.by_epoch, record.extra["of"], self._seconds_left(record, values.get("time")))
         self._logger.info(text_line(values, place))
         self._append(json_line(values))
+
+    def _finish(self) -> None:
+        """Bring the copy of the log files up to date."""
+        if self._mirror is not None and self._folder is not None:
+            self._mirror.finish_sync(self._folder, self._folder.absolute().name, self._logger)
 
     def _values(self, record: Record) -> dict[str, Any]:
         lr, memory = record.extra["lr"], record.extra["memory"]

@@ -100,6 +100,7 @@ class WandbLoggerHook(BackgroundLogger):
         files = self._log_files() if self.log_artifact else {}
         if files:
             self._backend.add_artifact("artifacts", "model", files)
+        self._backend.has_failed = self._has_failed
         self._backend.close()
 
     def _log_files(self) -> dict[str, Path]:
