@@ -21,7 +21,7 @@ from asynchooks.optim._constructors import (
     YOLOv5OptimizerConstructor,
     YOLOv7OptimWrapperConstructor,
 )
-from asynchooks.optim._group_value import GroupValue, momentum_of
+from asynchooks.optim._group_value import GroupValue, momentum_in, momentum_of
 from asynchooks.optim._scale_lr import checked_auto_scale_lr, lr_scale, scale_lr
 from asynchooks.optim._schedulers import (
     ConstantLR,
@@ -126,6 +126,7 @@ __all__ = [
     "StepLR",
     "StepMomentum",
     "StepParamScheduler",
+    "momentum_in",
     "momentum_of",
     "policies",
 ]

@@ -13,7 +13,7 @@ import torch
 
 from asynchooks.errors import ConfigError
 
-__all__ = ["GroupValue", "momentum_of"]
+__all__ = ["GroupValue", "momentum_in", "momentum_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +69,10 @@ def momentum_of(optimizer: Any) -> GroupValue:
     raise ConfigError(
         f"{type(optimizer).__name__} has neither momentum nor betas, so there is no momentum to schedule."
     )
+
+
+def momentum_in(group: Mapping[str, Any]) -> float:
+    """Return a parameter group's momentum, else its first beta, else 0."""
+    if "momentum" in group:
+        return float(group["momentum"])
+    return float(group["betas"][0]) if "betas" in group else 0.0

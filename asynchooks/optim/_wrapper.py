@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from asynchooks.errors import ConfigError
+from asynchooks.optim._group_value import momentum_in
 from asynchooks.registry import OPTIM_WRAPPERS, check_options
 
 __all__ = ["OptimWrapper"]
@@ -176,7 +177,7 @@ class OptimWrapper:
 
     def get_momentum(self) -> dict[str, list[float]]:
         """Return ``{"momentum": [one per parameter group]}``: momentum, else the first beta, else 0."""
-        return {"momentum": [_momentum(group) for group in self.optimizer.param_groups]}
+        return {"momentum": [momentum_in(group) for group in self.optimizer.param_groups]}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state, and the base settings where there are some."""
@@ -230,9 +231,3 @@ def _clip_options(clip_grad: Mapping[str, Any] | None) -> tuple[str, dict[str, A
         raise ConfigError(f"clip_grad clips by type='norm' or type='value', not {kind!r}.")
     check_options(_CLIPPERS[kind], {"parameters": (), **options})
     return kind, options
-
-
-def _momentum(group: Mapping[str, Any]) -> float:
-    if "momentum" in group:
-        return float(group["momentum"])
-    return float(group["betas"][0]) if "betas" in group else 0.0

@@ -20,7 +20,7 @@ from asynchooks import distributed
 from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
 from asynchooks.execution import HookExecutor
 from asynchooks.execution._convention import MMCV_GENERIC
-from asynchooks.optim import unwrapped
+from asynchooks.optim import momentum_in, unwrapped
 from asynchooks.runner._data import BatchFeed
 from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._random import restore_rng, rng_state
@@ -217,7 +217,7 @@ class BaseRunner(SavedRun, HookRegistration):
         Raises:
             RuntimeError: there is no optimizer.
         """
-        momentums: list[float] | dict[str, list[float]] = self._of_groups("momentum", _momentum)
+        momentums: list[float] | dict[str, list[float]] = self._of_groups("momentum", momentum_in)
         return momentums
 
     # ---- what runs ----
@@ -385,9 +385,3 @@ def _checked_limit(name: str, limit: Any) -> int | None:
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise ConfigError(f"{name} is an int of at least 0, not {limit!r}.")
     return limit
-
-
-def _momentum(group: Mapping[str, Any]) -> float:
-    if "momentum" in group:
-        return float(group["momentum"])
-    return float(group["betas"][0]) if "betas" in group else 0.0
