@@ -1,4 +1,4 @@
-"""What a run does to its data while it goes on: transforms composed from configurations, workers started anew.
+"""What a run asks and does of its data: transforms from configurations, workers started anew, how long a loader is.
 
 Transforms are what a data set calls with one sample; this knows neither samples nor data sets.
 """
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from asynchooks.errors import ConfigError
 from asynchooks.registry import TRANSFORMS
 
-__all__ = ["Compose", "Transform", "restart_workers", "restarts_of"]
+__all__ = ["Compose", "Transform", "length_of", "restart_workers", "restarts_of"]
 
 Transform: TypeAlias = Callable[[Any], Any]
 
@@ -76,3 +76,11 @@ def _built(transform: Any) -> Transform:
     if not callable(transform):
         raise ConfigError(f"A transform is a callable or a dict(type=...), not {transform!r}.")
     return transform  # type: ignore[no-any-return]
+
+
+def length_of(loader: Any) -> int | None:
+    """Return how many batches a loader has, or None where it does not say."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from asynchooks.data import length_of
 from asynchooks.execution import Effects, Hook
 from asynchooks.registry import HOOKS
 
@@ -75,7 +76,7 @@ class IterTimerHook(Hook):
         elapsed = self._lap()
         self._other_total += elapsed
         runner.message_hub.update_scalar(f"{mode}/time", elapsed)
-        length = _length(getattr(runner, f"{mode}_dataloader", None))
+        length = length_of(getattr(runner, f"{mode}_dataloader", None))
         if length is not None:
             eta = self._other_total / (batch_idx + 1) * (length - batch_idx - 1)
             runner.message_hub.update_info("eta", eta)
@@ -91,10 +92,3 @@ class IterTimerHook(Hook):
         elapsed = 0.0 if self._mark is None else now - self._mark
         self._mark = now
         return elapsed
-
-
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:  # an endless or iterable-only loader: no estimate
-        return None

@@ -22,7 +22,7 @@ from asynchooks.runner._random import restore_rng, rng_state
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["BatchFeed", "dataset_of", "length_of"]
+__all__ = ["BatchFeed", "dataset_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -226,14 +226,6 @@ class _TrackedPass:
 def dataset_of(loader: Any) -> Any:
     """Return a loader's data set, or None."""
     return getattr(loader, "dataset", None)
-
-
-def length_of(loader: Any) -> int | None:
-    """Return how many batches a loader has, or None where it does not say."""
-    try:
-        return len(loader)
-    except TypeError:
-        return None
 
 
 def _tracked(loader: Any) -> tuple[_TrackedSampler | None, Iterable[Any]]:

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import torch
 
+from asynchooks.data import length_of
 from asynchooks.errors import ConfigError
 from asynchooks.optim import unwrapped
 from asynchooks.registry import LOOPS
-from asynchooks.runner._data import dataset_of, length_of
+from asynchooks.runner._data import dataset_of
 from asynchooks.runner._evaluation import Evaluation
 from asynchooks.runner._steps import device_of, eval_step, switch_mode, to_device
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 
+from asynchooks.data import length_of
 from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
 from asynchooks.registry import LOG_PROCESSORS
-from asynchooks.runner._data import length_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

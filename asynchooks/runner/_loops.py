@@ -10,9 +10,10 @@ import bisect
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from asynchooks.data import length_of
 from asynchooks.errors import ConfigError
 from asynchooks.registry import LOOPS
-from asynchooks.runner._data import BatchFeed, length_of
+from asynchooks.runner._data import BatchFeed
 from asynchooks.runner._random import restore_rng, rng_state
 from asynchooks.runner._steps import device_of, switch_mode, to_device, train_step
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asynchooks.data import length_of
 from asynchooks.errors import ConfigError
 from asynchooks.runner import _config
-from asynchooks.runner._data import length_of
 from asynchooks.runner._evaluation import build_evaluators, check_evaluators
 from asynchooks.runner._samplers import build_dataloader, check_dataloader
 from asynchooks.runner._visualizer import tell_of_data

@@ -6,11 +6,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from asynchooks import checkpoint as checkpoints
+from asynchooks.data import length_of
 from asynchooks.errors import UnknownOptionError, did_you_mean
 from asynchooks.execution import HookExecutor, current_executor
 from asynchooks.optim import OptimWrapper
 from asynchooks.runner._context import RunContext, check_content
-from asynchooks.runner._data import length_of
 from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._random import restore_rng
 from asynchooks.runner._visualizer import visualizer_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from asynchooks.execution import current_executor
 
-__all__ = ["hand_over", "is_alone", "length_of", "name_of", "plain_config", "tested"]
+__all__ = ["hand_over", "is_alone", "name_of", "plain_config", "tested"]
 
 
 def is_alone() -> bool:
@@ -31,14 +31,6 @@ def name_of(runner: Any) -> str | None:
     """Return the line that names the run."""
     name = getattr(runner, "experiment_name", None)
     return f"Exp name: {name}" if name else None
-
-
-def length_of(loader: Any) -> int | None:
-    """Return the number of batches, where a loader says it."""
-    try:
-        return len(loader)
-    except TypeError:  # no loader, or one without a length
-        return None
 
 
 def tested(hub: Any) -> dict[str, Any]:

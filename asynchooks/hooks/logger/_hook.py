@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from asynchooks.data import length_of
 from asynchooks.execution import Effects, Hook, background
 from asynchooks.hooks.logger import _copies, _options
 from asynchooks.hooks.logger._writer import Entry, Writer
@@ -175,7 +176,7 @@ class LoggerHook(Hook):
         """Look once per epoch at what does not change inside of it."""
         self._has_begun = True
         self._hands_over = _copies.is_alone()
-        self._length = _copies.length_of(runner.train_dataloader)
+        self._length = length_of(runner.train_dataloader)
         self._start = runner.iter - batch_idx
 
     def _summary(

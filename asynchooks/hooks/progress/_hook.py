@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from asynchooks.data import length_of
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, Hook, HookExecutor, background, current_executor
 from asynchooks.hooks.progress._line import Line
@@ -77,7 +78,7 @@ class ProgressHook(Hook):
         del data_batch, outputs
         self._due = now + self.refresh_s
         self._last = None  # the pause is no slow training step
-        total = _length(getattr(runner, "val_dataloader", None))
+        total = length_of(getattr(runner, "val_dataloader", None))
         return self._drawing(_Glance("val", batch_idx + 1, total, current_executor()), runner.logger)
 
     def after_train(self, runner: Any) -> None:
@@ -136,13 +137,6 @@ def _loss(outputs: Any) -> Any:
         return None
     value = value.detach()
     return value.clone() if value.device.type != "cpu" else value.item()
-
-
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:  # no loader, or one without a length
-        return None
 
 
 def _render(glance: _Glance) -> Table:

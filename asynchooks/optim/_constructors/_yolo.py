@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from asynchooks.distributed import world_size
 from asynchooks.errors import ConfigError, UnknownOptionError, did_you_mean
 from asynchooks.optim._unwrap import unwrapped
 from asynchooks.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
@@ -85,7 +85,7 @@ class YOLOv5OptimizerConstructor:
     def _decay_factor(self) -> float:
         if self._batch_size is None:
             return 1.0
-        total: int = self._batch_size * _world_size()
+        total: int = self._batch_size * world_size()
         passes = max(round(self.base_total_batch_size / total), 1)
         return total * passes / self.base_total_batch_size
 
@@ -131,8 +131,3 @@ def _check_count(owner: str, name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{owner}: {name} is an int of at least 1, not {value!r}.")
     return value
-
-
-def _world_size() -> int:
-    distributed = torch.distributed
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1

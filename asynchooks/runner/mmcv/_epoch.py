@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from asynchooks.data import length_of
 from asynchooks.errors import ConfigError
 from asynchooks.registry import RUNNERS
-from asynchooks.runner._data import length_of
 from asynchooks.runner._steps import switch_mode
 from asynchooks.runner.mmcv._base import BaseRunner
 

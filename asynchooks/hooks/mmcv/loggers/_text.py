@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.checkpoint import Mirror, store_options
+from asynchooks.data import length_of
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, background
 from asynchooks.hooks.mmcv.loggers._background import BackgroundLogger
@@ -127,7 +128,7 @@ class TextLoggerHook(BackgroundLogger):
             "lr": runner.current_lr(),
             "memory": max_memory(runner) if self.get_mode(runner) == "train" else None,
             "exp_name": (runner.meta or {}).get("exp_name") if names_run else None,
-            "of": _length(runner.data_loader) if self.by_epoch else runner.max_iters,
+            "of": length_of(runner.data_loader) if self.by_epoch else runner.max_iters,
             "max_iters": runner.max_iters,
         }
 
@@ -182,7 +183,3 @@ def _checked_suffixes(suffixes: Any) -> tuple[str, ...]:
     if not isinstance(endings, Sequence) or not all(isinstance(each, str) for each in endings):
         raise TypeError(f"TextLoggerHook(out_suffix={suffixes!r}): give an ending such as '.log', or a list.")
     return tuple(endings)
-
-
-def _length(loader: Any) -> int | None:
-    return len(loader) if hasattr(loader, "__len__") else None
