@@ -17,6 +17,7 @@ from asynchooks.testing._throttle import ThrottledLink, TokenBucket
 if TYPE_CHECKING:
     from asynchooks.testing._checkpoint_suite import CheckpointSuite
     from asynchooks.testing._copies import late_copies
+    from asynchooks.testing._ranks import RankOutcome, Ranks, run_ranks, start_rank_server
     from asynchooks.testing._storage import Call, Fault, FaultyStore, SlowStore
     from asynchooks.testing._store_suite import StoreSuite
 
@@ -31,6 +32,8 @@ __all__ = [
     "LinkFault",
     "LinkFaultKind",
     "LinkRequest",
+    "RankOutcome",
+    "Ranks",
     "RecordingInstrument",
     "S3Server",
     "SftpServer",
@@ -40,8 +43,10 @@ __all__ = [
     "TokenBucket",
     "azure_server",
     "late_copies",
+    "run_ranks",
     "s3_server",
     "sftp_server",
+    "start_rank_server",
 ]
 
 _LAZY = {
@@ -49,9 +54,13 @@ _LAZY = {
     "CheckpointSuite": "asynchooks.testing._checkpoint_suite",
     "Fault": "asynchooks.testing._storage",
     "FaultyStore": "asynchooks.testing._storage",
+    "RankOutcome": "asynchooks.testing._ranks",
+    "Ranks": "asynchooks.testing._ranks",
     "SlowStore": "asynchooks.testing._storage",
     "StoreSuite": "asynchooks.testing._store_suite",
     "late_copies": "asynchooks.testing._copies",
+    "run_ranks": "asynchooks.testing._ranks",
+    "start_rank_server": "asynchooks.testing._ranks",
 }
 
 
