@@ -11,8 +11,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from asynchooks.checkpoint._catalog import find_committed, read_manifest, url_of, written_by
+from asynchooks.checkpoint._catalog import find_committed, read_manifest, url_of
 from asynchooks.checkpoint._commit import publish
+from asynchooks.checkpoint._evidence import is_data_of
 from asynchooks.checkpoint._manifest import NEXT_SUFFIX, TEMPORARY, manifest_name
 from asynchooks.checkpoint._storage import UploadingStore, open_store
 from asynchooks.errors import (
@@ -130,4 +131,4 @@ def _is_described(store: Store, next_name: str, data: str) -> bool:
         described = read_manifest(store, next_name)
     except (CorruptCheckpointError, ForeignCheckpointError):
         return False
-    return described is not None and described.save_id == written_by(store, data)
+    return described is not None and described.name == data and is_data_of(store, described)

@@ -16,6 +16,7 @@ from asynchooks.checkpoint._storage._errors import Guard
 from asynchooks.checkpoint._storage._local_owner import LocalOwnerFile
 from asynchooks.checkpoint._storage._local_write import write_content
 from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, unlimited
+from asynchooks.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -134,6 +135,13 @@ class LocalStore:
             os.fsync(descriptor)
             before_visible()
             os.replace(temporary, self._path(name))  # noqa: PTH105
+        except IsADirectoryError as error:
+            with suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108
+            raise StorageError(
+                f"could not write {self._path(name)}: a folder of that name is there. Save under another name, or "
+                "move the folder away."
+            ) from error
         except BaseException:
             with suppress(OSError):  # the first failure is the one to report
                 os.unlink(temporary)  # noqa: PTH108
