@@ -24,6 +24,7 @@ class Sharded:
     nbytes: int = 1000
     run_id: str = "run"
     saved_as: SavedAs | None = None
+    created_ns: int = 0
 
     @cached_property
     def save_id(self) -> str:
@@ -51,7 +52,7 @@ class Sharded:
             metrics={},
             chunks=(),
             tensors="",
-            created_ns=self.step + 1,
+            created_ns=self.created_ns or self.step + 1,
             run_id=self.run_id,
             save_id=self.save_id,
             group=self.saved_as or "last",

@@ -2,19 +2,26 @@
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from asynchooks.checkpoint import (
     Checkpointer,
     Content,
+    KeepLast,
     Store,
     capture,
+    inspect_folder,
     list_checkpoints,
     open_store,
+    prune,
+    sweep,
+    verify,
 )
 from asynchooks.checkpoint._catalog import committed, find_committed
 from asynchooks.checkpoint._commit import (
@@ -30,7 +37,7 @@ from asynchooks.checkpoint._commit import (
     withdraw,
 )
 from asynchooks.checkpoint._storage import nesting
-from asynchooks.errors import ForeignCheckpointError, StorageError, StorageFullError
+from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError, StorageError, StorageFullError
 from asynchooks.testing import Call, Fault, FaultyStore, S3Server
 
 from .dcp_folder import Sharded
@@ -276,3 +283,73 @@ def test_a_single_file_does_not_replace_a_folder_of_any_kind(local: Store, tmp_p
     with pytest.raises(StorageError, match="a folder of that name is there"):
         Checkpointer(local).save_sync(capture({"w": torch.ones(2)}), name="iter_1", step=2)
     assert files(local) - {".asynchooks.owner.json"} == {"iter_1/notes.txt"}
+
+
+def test_verify_reads_every_file_and_names_the_one_that_differs(local: Store) -> None:
+    save = Sharded(1, nbytes=40 * 2**20)
+    save.save(local)
+    told: list[int] = []
+
+    assert verify(f"{local.url}/iter_1", progress=told.append).layout == "sharded"
+    assert sum(told) == save.manifest.nbytes
+    name = list(save.data)[1]
+    path = Path(local.url) / "iter_1" / name
+    with path.open("r+b") as file:
+        file.seek(17 * 2**20)
+        file.write(b"!")
+    with pytest.raises(CorruptCheckpointError, match=rf"iter_1/{name}: chunk 1, bytes 16777216"):
+        verify(f"{local.url}/iter_1")
+
+
+def test_a_pruning_judges_files_and_folders_together(local: Store) -> None:
+    saves = Checkpointer(local, run_id="run")
+    saves.save_sync(capture({"w": torch.ones(2)}), name="a.pth", step=1)
+    saves.release_sync()
+    for step in (2, 3):
+        replace(Sharded(step, f"iter_{step}"), created_ns=2**62 + step).save(local)
+
+    verdicts = prune(local, KeepLast(1), run_id="run")
+    assert [verdict.info.name for verdict in verdicts if verdict.goes] == ["a.pth", "iter_2"]
+    assert files(local) - {".asynchooks.owner.json", "iter_3.manifest.json"} == {
+        f"iter_3/{name}" for name in nesting(local).folder("iter_3").entries()
+    }
+
+
+def test_a_folder_says_what_is_in_its_folders(local: Store) -> None:
+    whole, cut, young = Sharded(1, "whole"), Sharded(2, "cut"), Sharded(3, "young")
+    for save in (whole, cut):
+        save.save(local)
+    nesting(local).folder("cut").delete(next(iter(cut.data)))
+    young.put_data(local)
+    replaced = Sharded(0, "whole")
+    replaced.put_data(local)
+    for name in ("whole/notes.txt", "plain/.metadata", "plain/__0_0.distcp", "logs/run.log"):
+        folder, _, file = name.partition("/")
+        nesting(local).folder(folder).put(file, Content.of(b"x"))
+    local.put("last_checkpoint", Content.of(f"{local.url}/whole".encode()))
+
+    contents = inspect_folder(local)
+    kinds = {other.name: other.kind for other in contents.others}
+    reasons = {other.name: other.reason for other in contents.others}
+    assert [info.name for info in contents.checkpoints] == ["whole"]
+    assert kinds == {
+        "cut.manifest.json": "damaged",
+        "cut/": "damaged",
+        "plain/": "foreign",
+        **{f"whole/{name}": "unfinished" for name in replaced.data},
+        "whole/notes.txt": "foreign",
+        "young/": "unfinished",
+    }
+    assert reasons["cut/"] == f"{next(iter(cut.data))} is not there"
+    assert "torch.distributed.checkpoint, which can be loaded" in reasons["plain/"]
+    assert "cut short before its commit" in reasons["young/"]
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+def test_a_folder_that_dcp_itself_wrote_is_foreign_and_stays(local: Store, tmp_path: Path) -> None:
+    dcp_save({"w": torch.ones(2)}, checkpoint_id=tmp_path / "run" / "iter_1", no_dist=True)
+
+    (other,) = inspect_folder(local).others
+    assert (other.name, other.kind) == ("iter_1/", "foreign")
+    assert sweep(local, older_than_s=-60) == []
+    assert committed(local) == []
