@@ -158,7 +158,7 @@ def two_at_once(rank: int) -> list[bytes]:
     return [answers["one"], answers["other"]]
 
 
-class Stop(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -170,7 +170,7 @@ def stopped(rank: int) -> str:
         nonlocal looks
         looks += 1
         if rank == 0 and looks > 3:
-            raise Stop("cancelled")
+            raise StoppedError("cancelled")
 
     meeting = opened(deadline_s=60.0)
     try:
@@ -179,7 +179,7 @@ def stopped(rank: int) -> str:
                 round_.decision(progress=progress)
             round_.arrive(b"", progress=progress)
         return "nothing"
-    except (Stop, DistributedError) as error:
+    except (StoppedError, DistributedError) as error:
         return told(error)
     finally:
         meeting.close()

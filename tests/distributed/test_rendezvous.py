@@ -100,8 +100,8 @@ def test_a_rank_that_lives_and_does_not_come_is_lost_after_a_longer_while(tmp_pa
 
 def test_a_wait_can_be_stopped_and_the_others_hear_of_it() -> None:
     assert run_ranks(2, meetings.stopped) == [
-        "Stop(None): cancelled",
-        "RankFailedError(0): a meeting: rank 0 failed: Stop: cancelled",
+        "StoppedError(None): cancelled",
+        "RankFailedError(0): a meeting: rank 0 failed: StoppedError: cancelled",
     ]
 
 
