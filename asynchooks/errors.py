@@ -195,11 +195,13 @@ class RankFailedError(DistributedError):
 
     Attributes:
         rank: its number.
+        is_early: whether the first rank has certainly not acted on what the ranks brought.
     """
 
-    def __init__(self, message: str, *, rank: int) -> None:
+    def __init__(self, message: str, *, rank: int, is_early: bool = False) -> None:
         super().__init__(message)
         self.rank = rank
+        self.is_early = is_early
 
 
 class RankLostError(DistributedError, TimeoutError):
@@ -207,11 +209,13 @@ class RankLostError(DistributedError, TimeoutError):
 
     Attributes:
         rank: its number.
+        is_early: whether the first rank has certainly not acted on what the ranks brought.
     """
 
-    def __init__(self, message: str, *, rank: int) -> None:
+    def __init__(self, message: str, *, rank: int, is_early: bool = False) -> None:
         super().__init__(message)
         self.rank = rank
+        self.is_early = is_early
 
 
 class CheckpointError(AsyncHooksError):

@@ -10,9 +10,9 @@ import platform
 import time
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import torch
@@ -20,12 +20,22 @@ import torch
 from asynchooks import _version
 from asynchooks.checkpoint._capture._staging import shared_staging
 from asynchooks.checkpoint._catalog import committed, info_of, url_of
-from asynchooks.checkpoint._commit import point, publish, withdraw
+from asynchooks.checkpoint._commit import (
+    check_layout,
+    give_up,
+    metadata_file,
+    point,
+    publish,
+    publish_sharded,
+    settle,
+    withdraw,
+)
 from asynchooks.checkpoint._content import Content
-from asynchooks.checkpoint._manifest import POINTERS, Manifest, SavedAs, check_name, temporary_name
+from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest, SavedAs, temporary_name
 from asynchooks.checkpoint._ownership import Ownership
 from asynchooks.checkpoint._persist import Persist
 from asynchooks.checkpoint._prune import judge_in, remove_judged
+from asynchooks.checkpoint._request import Request, at_step, checked
 from asynchooks.checkpoint._serialize import Serialized, serialize
 from asynchooks.checkpoint._storage import Stopped, Store, WriterChoice, open_store
 from asynchooks.checkpoint._transfer import Transfer
@@ -34,32 +44,20 @@ from asynchooks.instrument import Instrument, Span, SpanKind
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from asynchooks.checkpoint._capture._capture import Snapshot
-    from asynchooks.checkpoint._manifest import CheckpointInfo
+    from asynchooks.checkpoint._files import File
     from asynchooks.checkpoint._retention import RetentionPolicy
-    from asynchooks.checkpoint._storage import Entry
+    from asynchooks.checkpoint._sharded._saving import Party
+    from asynchooks.checkpoint._sharded._snapshot import ShardSnapshot
+    from asynchooks.checkpoint._storage import Entry, Progress
 
 __all__ = ["Checkpointer"]
 
 logger = logging.getLogger(__name__)
 
 _DEADLINE_S = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What a caller of `save` asked for, checked."""
-
-    snapshot: Snapshot
-    name: str
-    step: int
-    epoch: int | None
-    metrics: Mapping[str, float]
-    pointer: SavedAs | None
-    keep: RetentionPolicy | None
-    group: str
 
 
 class Checkpointer:
@@ -75,6 +73,7 @@ class Checkpointer:
         instrument: is told of the persist, commit and prune spans.
         deadline_s: longest time without progress of any call to the store, after which it fails.
         writer: what writes the data, a "thread" or a "process"; None for what was measured to be best for the store.
+        party: the ranks that save shards together, each with a checkpointer of its own; None for this process alone.
     """
 
     def __init__(
@@ -86,6 +85,7 @@ class Checkpointer:
         instrument: Instrument | None = None,
         deadline_s: float = _DEADLINE_S,
         writer: WriterChoice | None = None,
+        party: Party | None = None,
     ) -> None:
         if not deadline_s > 0:
             raise ValueError(f"deadline_s is a number of seconds above 0, not {deadline_s!r}")
@@ -99,6 +99,7 @@ class Checkpointer:
         self._one_at_a_time = anyio.Lock()
         self._known: dict[str, tuple[Entry, Manifest]] = {}
         self._previous: Manifest | None = None
+        self._party = party
         self._created_ns = 0
         self._warned_unsafe = False
 
@@ -114,7 +115,7 @@ class Checkpointer:
 
     async def save(
         self,
-        snapshot: Snapshot,
+        snapshot: Snapshot | ShardSnapshot,
         *,
         name: str,
         step: int,
@@ -129,8 +130,10 @@ class Checkpointer:
         Cancelled before the data is visible, it gives up promptly and leaves nothing; after that it first
         finishes the commit and the pointer. When it returns, the checkpoint is durable.
 
-        Args: snapshot: what `capture` returned; its state must be a dict. name: file name in the folder. A
-            committed checkpoint of that name is replaced, whole at every instant. step: training steps done.
+        Args: snapshot: what `capture` returned; its state must be a dict. Or what `capture_shards` did: then every
+            rank saves its own, with the same arguments, and the first one commits; `name` is a folder's. name: file
+            name in the folder. A committed checkpoint of that name is replaced, whole at every instant. step:
+            training steps done.
             epoch: epochs done, where the loop counts them. metrics: numbers that retention may choose by.
             pointer: also name it in ``last_checkpoint`` or ``best_checkpoint``. keep: then delete what this
             policy does not keep, of this run and group; None deletes nothing. group: what retention compares
@@ -139,9 +142,9 @@ class Checkpointer:
         Raises: StorageError: it was not committed; the message says the URL, the step, the attempts and what
             to do. When only the pointer or the pruning failed, a note on the error says that the checkpoint
             is committed. CheckpointConflictError: another process writes to this folder; nothing of this save
-            is visible.
+            is visible. RankFailedError, RankLostError: another rank could not write its shards, or died.
         """
-        request = _checked(snapshot, name, step, epoch, metrics, pointer, keep, group)
+        request = checked(snapshot, name, step, epoch, metrics, pointer, keep, group)
         async with self._one_at_a_time:
             transfer = Transfer(
                 f"saving {url_of(self._store, name)} (step {step})", deadline_s=self._deadline_s
@@ -149,7 +152,7 @@ class Checkpointer:
             try:
                 return await transfer.run(partial(self._save, request, transfer))
             except CheckpointError as error:
-                raise _at_step(error, request) from error.__cause__
+                raise at_step(error, request) from error.__cause__
 
     def save_sync(self, snapshot: Snapshot, **options: Any) -> CheckpointInfo:
         """`save` for a script without an event loop; blocks until the checkpoint is durable."""
@@ -194,42 +197,96 @@ class Checkpointer:
         async with self._one_at_a_time:
             await transfer.run(take_all)
 
-    async def _save(self, request: _Request, transfer: Transfer) -> CheckpointInfo:
+    async def _save(self, request: Request, transfer: Transfer) -> CheckpointInfo:
+        if request.snapshot.layout == "sharded":
+            return await self._save_shards(request, transfer)
         await transfer.call(self._ownership.claim, stoppable=True)
         draft, serialized = await transfer.call(partial(self._prepare, request), stoppable=True)
         with self._span("persist", request.step, request.name, serialized.content.nbytes):
             manifest = await self._persist(draft, serialized, transfer)
         with self._span("commit", request.step, request.name, manifest.nbytes):
             await transfer.call(partial(publish, self._store, manifest))
-        self._report_oddities(request, manifest)
-        self._previous = manifest
-        info = info_of(self._store, manifest)
-        logger.info("step %d: saved %s (%d bytes)", info.step, info.url, info.nbytes)
+        info = self._report(request, manifest)
         try:
             if request.pointer is not None:
                 await transfer.call(partial(point, self._store, request.pointer, manifest.name))
             if request.keep is not None:
                 with self._span("prune", request.step, request.name, manifest.nbytes):
                     await transfer.call(
-                        partial(self._prune, request.keep, manifest, transfer), stoppable=True
+                        partial(self._prune, request.keep, manifest, transfer.progress), stoppable=True
                     )
         except CheckpointError as error:
             error.add_note(f"The checkpoint itself is committed: {info.url}")
             raise
         return info
 
-    def _prepare(self, request: _Request) -> tuple[Manifest, Serialized]:
+    async def _save_shards(self, request: Request, transfer: Transfer) -> CheckpointInfo:
+        from asynchooks.checkpoint._sharded._saving import Party, take_part
+
+        party = self._party = self._party or Party.alone()
+        if party.meeting.is_first:
+            await transfer.call(self._ownership.claim, stoppable=True)
+        told = await transfer.call(
+            partial(
+                take_part,
+                party,
+                self._store,
+                cast("ShardSnapshot", request.snapshot),
+                name=request.name,
+                what=f"step {request.step}: {url_of(self._store, request.name)}",
+                progress=transfer.progress,
+                span=partial(self._span, "persist", request.step, request.name),
+                commit=partial(self._commit_shards, request, transfer),
+            ),
+            stoppable=True,
+        )
+        return CheckpointInfo.from_json(told)
+
+    def _commit_shards(
+        self, request: Request, transfer: Transfer, files: Sequence[File], metadata: bytes, save_id: str
+    ) -> bytes:
+        """Make a checkpoint of all ranks' data files, which are durable. Worker thread of the first rank."""
+        nfiles = len(files) + 1
+        draft = replace(self._draft(request, save_id), world_size=len(files))
+        manifest = replace(draft, files=(*files, metadata_file(metadata, nfiles=nfiles)))
+        renew = partial(self._ownership.renew, request.step)
+        transfer.must_finish()
+        with self._span("commit", request.step, request.name, manifest.nbytes):
+            check_layout(self._store, request.name, "sharded")
+            replaced = settle(self._store, request.name)
+            try:
+                publish_sharded(
+                    self._store, manifest, metadata, replaced, before_visible=renew, progress=transfer.moved
+                )
+            except CheckpointError:
+                give_up(self._store, manifest)
+                raise
+        info = self._report(request, manifest)
+        try:
+            if request.pointer is not None:
+                point(self._store, request.pointer, manifest.name)
+            if request.keep is not None:
+                with self._span("prune", request.step, request.name, manifest.nbytes):
+                    self._prune(request.keep, manifest, transfer.moved)
+        except CheckpointError as error:
+            error.add_note(f"The checkpoint itself is committed: {info.url}")
+            raise
+        return info.to_json()
+
+    def _prepare(self, request: Request) -> tuple[Manifest, Serialized]:
         """The file's bytes where they lie, and what is known of them without reading them."""
         save_id = uuid.uuid4().hex
-        serialized = serialize(request.snapshot, save_id)
+        serialized = serialize(cast("Snapshot", request.snapshot), save_id)
         request.snapshot.wait()  # an overlapped copy may still be under way
-        if (
-            not self._created_ns
-        ):  # what is saved now is newer than all that is there, whatever the clocks said then
+        return self._draft(request, save_id), serialized
+
+    def _draft(self, request: Request, save_id: str) -> Manifest:
+        """The manifest without what is only known when the data is there."""
+        if not self._created_ns:  # what is saved now is newer than all that is there, whatever clocks said
             found = committed(self._store, known=self._known)
             self._created_ns = max((manifest.created_ns for manifest in found), default=0)
         self._created_ns = max(time.time_ns(), self._created_ns + 1)
-        draft = Manifest(
+        return Manifest(
             name=request.name,
             step=request.step,
             epoch=request.epoch,
@@ -247,7 +304,6 @@ class Checkpointer:
                 "python": platform.python_version(),
             },
         )
-        return draft, serialized
 
     async def _persist(self, draft: Manifest, serialized: Serialized, transfer: Transfer) -> Manifest:
         persist = Persist(
@@ -269,7 +325,7 @@ class Checkpointer:
             self._instrument.count("checkpoint.bytes", manifest.nbytes)
         return manifest
 
-    def _prune(self, policy: RetentionPolicy, saved: Manifest, transfer: Transfer) -> None:
+    def _prune(self, policy: RetentionPolicy, saved: Manifest, progress: Progress) -> None:
         """Delete what may go. Called on a worker thread, after `saved` is committed and pointed to."""
         manifests = committed(self._store, known=self._known)
         self._created_ns = max(self._created_ns, *(manifest.created_ns for manifest in manifests))
@@ -279,11 +335,18 @@ class Checkpointer:
             if manifest.run_id == self._run_id and manifest.group == saved.group
         ]
         verdicts = judge_in(self._store, policy, mine, protected={saved.name: "just saved"})
-        for info in remove_judged(self._store, mine, verdicts, progress=transfer.progress):
+        for info in remove_judged(self._store, mine, verdicts, progress=progress):
             logger.info("step %d: pruned %s", saved.step, info.url)
-            transfer.progress(1)
+            progress(1)
 
-    def _report_oddities(self, request: _Request, manifest: Manifest) -> None:
+    def _report(self, request: Request, manifest: Manifest) -> CheckpointInfo:
+        self._report_oddities(request, manifest)
+        self._previous = manifest
+        info = info_of(self._store, manifest)
+        logger.info("step %d: saved %s (%d bytes)", info.step, info.url, info.nbytes)
+        return info
+
+    def _report_oddities(self, request: Request, manifest: Manifest) -> None:
         if request.snapshot.unsafe and not self._warned_unsafe:
             self._warned_unsafe = True
             logger.warning(
@@ -327,42 +390,6 @@ class Checkpointer:
                         detail={"name": name, "bytes": nbytes},
                     )
                 )
-
-
-def _checked(
-    snapshot: Snapshot,
-    name: str,
-    step: int,
-    epoch: int | None,
-    metrics: Mapping[str, float] | None,
-    pointer: SavedAs | None,
-    keep: RetentionPolicy | None,
-    group: str | None,
-) -> _Request:
-    if not issubclass(snapshot.kind, dict):
-        raise TypeError(f"a checkpoint's state is a dict, not a {snapshot.kind.__name__}")
-    if pointer is not None and pointer not in POINTERS:
-        raise ValueError(f"pointer is one of {[*POINTERS]} or None, not {pointer!r}")
-    if keep is not None and not hasattr(keep, "keeps"):
-        raise TypeError(f"keep is a retention policy such as KeepLast(3), not {keep!r}")
-    return _Request(
-        snapshot=snapshot,
-        name=check_name(name),
-        step=int(step),
-        epoch=None if epoch is None else int(epoch),
-        metrics={str(key): float(value) for key, value in (metrics or {}).items()},
-        pointer=pointer,
-        keep=keep,
-        group=group or pointer or "last",
-    )
-
-
-def _at_step(error: CheckpointError, request: _Request) -> CheckpointError:
-    """The same error with the step in its message."""
-    told = type(error)(f"step {request.step}: {error}")
-    for note in getattr(error, "__notes__", ()):
-        told.add_note(note)
-    return told
 
 
 def _probe(store: Store) -> None:

@@ -19,6 +19,7 @@ readers of DCP see the new one, and so do ours, by the next manifest.
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -29,7 +30,12 @@ from asynchooks.checkpoint._evidence import is_data_of
 from asynchooks.checkpoint._files import METADATA, File, chunk_bytes_for, chunk_lengths
 from asynchooks.checkpoint._manifest import manifest_name, next_manifest_name, pointer_name
 from asynchooks.checkpoint._storage import nesting, unlimited
-from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError, StorageFullError
+from asynchooks.errors import (
+    CheckpointError,
+    CorruptCheckpointError,
+    ForeignCheckpointError,
+    StorageFullError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +49,7 @@ __all__ = [
     "clear_replaced",
     "delete_data",
     "delete_files",
+    "give_up",
     "metadata_file",
     "point",
     "publish",
@@ -52,6 +59,8 @@ __all__ = [
     "settle",
     "withdraw",
 ]
+
+logger = logging.getLogger(__name__)
 
 _FEW = 16
 _WORDS: Mapping[Layout, str] = {"single": "single-file", "sharded": "sharded"}
@@ -165,6 +174,15 @@ def publish_sharded(
     put_metadata(store, manifest, metadata, before_visible=before_visible)
     publish(store, manifest)
     clear_replaced(store, manifest, replaced, progress=progress)
+
+
+def give_up(store: Store, manifest: Manifest) -> None:
+    """When a sharded save has failed in its commit: delete it, unless only an answer was lost and it is there."""
+    try:
+        if withdraw(store, manifest):
+            delete_data(store, manifest)
+    except CheckpointError as error:  # a store that is down; the failure on its way is the one to report
+        logger.debug("could not withdraw the next manifest of %s: %s", manifest.name, error)
 
 
 def delete_files(store: Store, names: Sequence[str], *, progress: Progress = unlimited) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -105,6 +105,17 @@ class CheckpointInfo:
     def created(self) -> datetime:
         """When it was saved, in UTC."""
         return datetime.fromtimestamp(self.created_ns / 1e9, UTC)
+
+    def to_json(self) -> bytes:
+        """For another rank."""
+        metrics = {key: _from_float(value) for key, value in self.metrics.items()}
+        return json.dumps({**asdict(self), "metrics": metrics}).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> CheckpointInfo:
+        """What `to_json` wrote; not for what comes from a store."""
+        fields = json.loads(text)
+        return cls(**{**fields, "metrics": {key: float(value) for key, value in fields["metrics"].items()}})
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from asynchooks.checkpoint._capture._capture import Snapshot
     from asynchooks.checkpoint._capture._image import Image, Slot
 
-__all__ = ["HEAD_BYTES", "Serialized", "save_id_in", "serialize"]
+__all__ = ["HEAD_BYTES", "TYPED", "Serialized", "save_id_in", "serialize", "storage_class"]
 
 HEAD_BYTES = 256
 """So many bytes at the start of a file tell which save wrote it."""
 
 _PICKLE_PROTOCOL = 2  # what torch.save writes and the weights_only loader reads
-_TYPED = frozenset(
+TYPED = frozenset(
     {
         torch.float32,
         torch.float64,
@@ -111,7 +111,7 @@ class _Pickler(pickle.Pickler):
         """Torch's description of a storage."""
         if type(part) is torch.TypedStorage:
             storage = part._untyped_storage  # noqa: SLF001 - as torch does
-            kind = _storage_class(part.dtype)
+            kind = storage_class(part.dtype)
             return "storage", kind, self._key(storage), "cpu", storage.nbytes() // part.dtype.itemsize
         if type(part) is torch.UntypedStorage:
             return "storage", torch.UntypedStorage, self._key(part), "cpu", part.nbytes()
@@ -123,7 +123,7 @@ class _Pickler(pickle.Pickler):
             type(part) is not torch.Tensor
             or part.__dict__
             or part.layout is not torch.strided
-            or part.dtype not in _TYPED
+            or part.dtype not in TYPED
             or part.is_quantized
             or part.is_conj()
             or part.is_neg()
@@ -145,7 +145,7 @@ class _Pickler(pickle.Pickler):
 
 
 @cache
-def _storage_class(dtype: torch.dtype) -> Any:
+def storage_class(dtype: torch.dtype) -> Any:
     """``torch.FloatStorage`` and so on: how a file names a dtype."""
     empty = torch.UntypedStorage(0)  # type: ignore[no-untyped-call]
     typed = torch.TypedStorage(wrap_storage=empty, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]

@@ -53,6 +53,19 @@ class Transfer:
             raise Stopped
         self._moved_bytes += nbytes
 
+    def moved(self, nbytes: int) -> None:
+        """Count as `progress` does, and never stop the call."""
+        self._moved_bytes += nbytes
+
+    def must_finish(self) -> None:
+        """Have the running call finish from now on, even if the save is cancelled. Called on the worker thread.
+
+        Raises:
+            Stopped: it is cancelled already.
+        """
+        self.progress(0)
+        self._stoppable = False
+
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run the whole work shielded: cancellation stops the stoppable call in it, and nothing else.
 

@@ -47,6 +47,10 @@ class Archive:
         view = memoryview(data)
         return self._append(name, view, zlib.crc32(view) if summed else 0, view.nbytes, ALIGNMENT)
 
+    def add_at(self, name: str, data: memoryview, residue: int) -> int:
+        """Append a tensor's record whose bytes start at this offset of a page of the archive."""
+        return self._append(name, data, 0, data.nbytes, _PAGE_BYTES, residue)
+
     def add_run(self, memory: memoryview, records: Sequence[tuple[str, int, int]]) -> int:
         """Append records that lie in the memory one after the other, with room for the headers between them.
 

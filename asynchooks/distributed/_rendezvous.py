@@ -91,7 +91,9 @@ class Rendezvous:
     def round(self, what: str) -> Iterator[Round]:
         """Take part in the next round. Worker thread; one round at a time.
 
-        What is raised inside before the decision is told to all others as this rank's error; leaving departs.
+        What is raised inside before this rank has arrived (the first one: before it has decided) is told to all
+        others as this rank's error. Who has arrived cannot fail the round any more: the others go on with what it
+        brought. Leaving departs.
 
         Args:
             what: names the work in messages, such as "step 1000: iter_1000".
@@ -156,7 +158,7 @@ class Round:
     Args:
         meeting: the rendezvous.
         what: names the work.
-        number: of the round.
+        number: of the round: the same on every rank, and never twice in a rendezvous.
         telling: the connection; None for a process alone.
         watch: over the others.
     """
@@ -166,12 +168,13 @@ class Round:
     ) -> None:
         self._meeting = meeting
         self._what = what
-        self._number = number
+        self.number = number
         self._telling = telling
         self._watch = watch
         self._looked_s = time.monotonic()
         self._decision: bytes | None = None
         self._has_told = False
+        self._has_arrived = False
 
     # ---- what a rank does ----
 
@@ -204,6 +207,7 @@ class Round:
             RankLostError: one that arrives here has died or hangs.
         """
         if self._telling is None:
+            self._has_arrived = True
             return [mine]
         meeting, telling = self._meeting, self._telling
         with self._hearing():
@@ -214,6 +218,7 @@ class Round:
             for key in signs.values():  # one by one: many large values in one answer take longer
                 results.update(_unpacked(telling.get(key)))
                 telling.delete(key)
+            self._has_arrived = True
             if meeting.is_first:
                 return [results[rank] for rank in range(meeting.world_size)]
             telling.set(self._key("arrived", meeting.rank), _packed(results))
@@ -262,8 +267,11 @@ class Round:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._decision is None:
+            if self._has_arrived and not self._meeting.is_first:
+                return  # the others go on with what it brought
             cause = error if error is not None else DistributedError("it left without a decision")
-            self._tell_failure(self._meeting.rank, f"{type(cause).__name__}: {cause}", is_lost=False)
+            text = f"{type(cause).__name__}: {cause}"
+            self._tell_failure(self._meeting.rank, text, is_lost=False, is_early=not self._has_arrived)
             return
         try:
             self._depart()
@@ -292,7 +300,7 @@ class Round:
     # ---- how ----
 
     def _key(self, *parts: object) -> str:
-        return "/".join(map(str, (self._number, *parts)))
+        return "/".join(map(str, (self.number, *parts)))
 
     def _wait(self, telling: Telling, signs: Mapping[int, str], progress: Progress) -> None:
         """Wait until all these signs of other ranks are there; fail the round where one cannot come any more."""
@@ -304,7 +312,7 @@ class Round:
             self._raise_if_failed()
             for rank, why in watch.lost(telling, list(signs)):
                 if not telling.has(signs[rank]):  # it may have come just before its rank died
-                    self._tell_failure(rank, why, is_lost=True)
+                    self._tell_failure(rank, why, is_lost=True, is_early=rank != 0)
                     self._has_told = True
                     self._raise_if_failed()
 
@@ -326,17 +334,17 @@ class Round:
     def _raise(self, verdict: bytes) -> NoReturn:
         self._has_told = True
         told = json.loads(verdict.removeprefix(_FAILED))
-        rank, text = int(told["rank"]), str(told["text"])
+        rank, text, is_early = int(told["rank"]), str(told["text"]), bool(told["is_early"])
         if told["is_lost"]:
-            raise RankLostError(f"{self._what}: rank {rank} is lost: {text}", rank=rank)
-        raise RankFailedError(f"{self._what}: rank {rank} failed: {text}", rank=rank)
+            raise RankLostError(f"{self._what}: rank {rank} is lost: {text}", rank=rank, is_early=is_early)
+        raise RankFailedError(f"{self._what}: rank {rank} failed: {text}", rank=rank, is_early=is_early)
 
-    def _tell_failure(self, rank: int, text: str, *, is_lost: bool) -> None:
+    def _tell_failure(self, rank: int, text: str, *, is_lost: bool, is_early: bool) -> None:
         """Tell all others; the first failure that is told is everybody's."""
         if self._telling is None or self._has_told:
             return
         self._has_told = True
-        told = json.dumps({"rank": rank, "text": text[:_MOST_TEXT], "is_lost": is_lost})
+        told = json.dumps({"rank": rank, "text": text[:_MOST_TEXT], "is_lost": is_lost, "is_early": is_early})
         try:
             self._telling.settle(self._key("verdict"), _FAILED + told.encode())
         except StoreLost as lost:  # nobody can be told; the others notice

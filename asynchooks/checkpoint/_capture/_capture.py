@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from asynchooks.errors import CaptureError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from asynchooks.checkpoint._manifest import Layout
 
 __all__ = ["Snapshot", "capture", "prepare_capture", "state_nbytes"]
 
@@ -62,6 +64,7 @@ class Snapshot:
         unsafe: places of what ``torch.load(weights_only=True)`` will refuse, such as ``state['cfg']: Path``.
     """
 
+    layout: ClassVar[Layout] = "single"
     __slots__ = ("_copies", "_state", "image", "kind", "nbytes", "unsafe")
 
     def __init__(

@@ -1,0 +1,175 @@
+"""Who writes what: DCP's plan, made once and kept for as long as no rank's state changes its structure.
+
+Decides what is a tensor of its own in the checkpoint and what is an object, when the ranks have to plan anew, and
+that each object is written by one rank. How tensors are shared out is DCP's: replicas are spread over the ranks.
+Training thread; the ranks talk through what is injected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch.distributed.checkpoint._nested_dict import flatten_state_dict
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner, create_default_local_save_plan
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
+from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemType
+from torch.distributed.tensor import DTensor
+
+from asynchooks.errors import CaptureError
+
+__all__ = ["Alone", "Planning", "RankPlan", "Talk"]
+
+OBJECTS = frozenset({"meta", "message_hub", "param_schedulers", "resume"})
+"""Entries that are written as one object, tensors and all; the first rank's."""
+
+RANKS = "ranks"
+"""The entry that holds each rank's own objects, by its number."""
+
+
+class Talk(Protocol):
+    """How the ranks agree, on the training thread. Collectives."""
+
+    def any_rank(self, flag: bool, /) -> bool:  # noqa: FBT001 - its only argument
+        """Whether the flag is set on any rank."""
+
+    def decided_by_first(self, mine: Any, decide: Callable[[list[Any]], Sequence[Any]], /) -> Any:
+        """The answer for this rank that the first one derives from what all have."""
+
+
+class Alone:
+    """A process without ranks."""
+
+    def any_rank(self, flag: bool) -> bool:  # noqa: FBT001 - its only argument
+        """The flag."""
+        return flag
+
+    def decided_by_first(self, mine: Any, decide: Callable[[list[Any]], Sequence[Any]]) -> Any:
+        """Its own answer."""
+        return decide([mine])[0]
+
+
+@dataclass(frozen=True, slots=True)
+class RankPlan:
+    """What one rank writes.
+
+    Attributes:
+        items: DCP's, this rank's alone.
+        metadata: of the whole checkpoint, without places; on the first rank.
+        everyone: the items of every rank; on the first rank.
+    """
+
+    items: tuple[WriteItem, ...]
+    metadata: Metadata | None = None
+    everyone: tuple[tuple[WriteItem, ...], ...] = ()
+
+    @property
+    def tensors(self) -> list[WriteItem]:
+        """The items that are tensors or parts of them."""
+        return [item for item in self.items if item.type is not WriteItemType.BYTE_IO]
+
+    @property
+    def objects(self) -> list[WriteItem]:
+        """The items that are objects."""
+        return [item for item in self.items if item.type is WriteItemType.BYTE_IO]
+
+
+@dataclass(slots=True)
+class Planning:
+    """Plans the saves of one kind of state. Every rank asks at the same points.
+
+    Args:
+        rank: the number of this one.
+        talk: how the ranks agree.
+    """
+
+    rank: int = 0
+    talk: Talk = field(default_factory=Alone)
+    _structure: tuple[Any, ...] | None = None
+    _plan: RankPlan | None = None
+
+    def plan(self, state: Mapping[str, Any]) -> tuple[RankPlan, dict[str, Any]]:
+        """Return this rank's plan, and the state flat: its tensors and objects by their names in the checkpoint.
+
+        A collective: one vote; where a rank's structure has changed since the last time, all exchange their plans.
+
+        Raises:
+            CaptureError: the state cannot be written so, on this rank or another.
+        """
+        flat, paths = flattened(state)
+        structure = tuple(_shape_of(name, value) for name, value in flat.items())
+        if self.talk.any_rank(structure != self._structure or self._plan is None):
+            self._plan = self._planned(flat, paths)
+            self._structure = structure
+        assert self._plan is not None  # noqa: S101 - planned above, at the first time
+        return self._plan, flat
+
+    def _planned(self, flat: dict[str, Any], paths: Mapping[str, Any]) -> RankPlan:
+        try:
+            mine: Any = self._local(flat, paths)
+        except (ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+            mine = f"{type(error).__name__}: {error}"
+        answer = self.talk.decided_by_first(mine, _decide)
+        if isinstance(answer, str):
+            raise CaptureError(f"the state cannot be sharded: {answer}")
+        plan: RankPlan = answer
+        return plan
+
+    def _local(self, flat: dict[str, Any], paths: Mapping[str, Any]) -> SavePlan:
+        own = f"{RANKS}.{self.rank}"
+        chosen = {
+            name: value
+            for name, value in flat.items()
+            if isinstance(value, torch.Tensor)
+            or name == own
+            or (self.rank == 0 and not name.startswith(f"{RANKS}."))
+        }
+        plan = create_default_local_save_plan(chosen, self.rank == 0)
+        return replace(plan, planner_data={name: path for name, path in paths.items() if name in chosen})
+
+
+def flattened(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parts of a state by their names in the checkpoint, and the keys on the way to each."""
+    whole = {name: value for name, value in state.items() if name in OBJECTS}
+    ranks = {f"{RANKS}.{rank}": value for rank, value in state.get(RANKS, {}).items()}
+    rest = {name: value for name, value in state.items() if name not in OBJECTS and name != RANKS}
+    flat, paths = flatten_state_dict(rest)
+    own_paths = {name: tuple(name.split(".", 1)) for name in ranks}
+    return {**flat, **whole, **ranks}, {**paths, **{name: (name,) for name in whole}, **own_paths}
+
+
+def local_part(value: Any) -> Any:
+    """What of a tensor lies on this rank; no message."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def index_key(index: MetadataIndex) -> str:
+    """A name for a part of a tensor: that of the tensor, and where the part starts."""
+    return index.fqn if index.offset is None else f"{index.fqn}@{','.join(map(str, index.offset))}"
+
+
+def _decide(plans: list[Any]) -> list[Any]:
+    """On the first rank: share the items out. A text instead of a plan is an error, everybody's then."""
+    failed = [f"rank {rank}: {plan}" for rank, plan in enumerate(plans) if isinstance(plan, str)]
+    if failed:
+        return ["; ".join(failed)] * len(plans)
+    planner = DefaultSavePlanner()
+    try:
+        shared, metadata = planner.create_global_plan(plans)
+    except (ValueError, AssertionError) as error:
+        return [f"{error}"] * len(plans)
+    everyone = tuple(tuple(plan.items) for plan in shared)
+    first = RankPlan(everyone[0], metadata, everyone)
+    return [first, *(RankPlan(items) for items in everyone[1:])]
+
+
+def _shape_of(name: str, value: Any) -> tuple[Any, ...]:
+    """What of a value the plan depends on."""
+    if isinstance(value, DTensor):
+        mesh = value.device_mesh
+        return name, value.shape, value.dtype, value.placements, mesh
+    if isinstance(value, torch.Tensor):
+        return name, value.shape, value.dtype
+    return (name,)

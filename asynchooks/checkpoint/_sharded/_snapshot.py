@@ -1,0 +1,105 @@
+"""What one rank writes of a state, copied at one instant on the training thread.
+
+Decides that a rank copies its own items alone, and when objects are pickled: behind the training thread, from a copy.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from asynchooks.checkpoint._capture._capture import Snapshot, capture, state_nbytes
+from asynchooks.checkpoint._capture._overlap import NOBODY, Overlap, Watch
+from asynchooks.checkpoint._content import Content
+from asynchooks.checkpoint._manifest import Layout
+from asynchooks.checkpoint._sharded._layout import Place, lay_out
+from asynchooks.checkpoint._sharded._planning import Planning, RankPlan, index_key, local_part
+
+__all__ = ["PlannedState", "ShardSnapshot", "capture_shards", "plan_shards"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedState:
+    """A state of which this rank knows what it writes; live, not copied yet.
+
+    Attributes:
+        plan: what it writes.
+        parts: tensors by `index_key`, objects by name.
+    """
+
+    plan: RankPlan
+    parts: Mapping[str, Any]
+
+    def nbytes(self, *, overlap: Overlap | Iterable[Overlap] = ()) -> int:
+        """Bytes that `capture_shards` will copy."""
+        return state_nbytes(dict(self.parts), overlap=overlap)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSnapshot:
+    """One rank's part of a state at one instant.
+
+    Attributes:
+        plan: what it is.
+        parts: the copies.
+    """
+
+    layout: ClassVar[Layout] = "sharded"
+    kind: ClassVar[type] = dict
+    plan: RankPlan
+    parts: Snapshot
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensor data in it."""
+        return self.parts.nbytes
+
+    @property
+    def unsafe(self) -> tuple[str, ...]:
+        """Places of what ``weights_only=True`` will refuse."""
+        return self.parts.unsafe
+
+    def wait(self) -> None:
+        """Block until all bytes are there. Any thread.
+
+        Raises:
+            CaptureError: something changed while it was still being copied.
+        """
+        self.parts.wait()
+
+    def lay_out(self) -> tuple[Content, dict[str, Place]]:
+        """The bytes of this rank's data file, and where in it each item lies, by `index_key`. Worker thread."""
+        parts = self.parts.outline
+        tensors = {key: _plain(parts[key]) for key in (index_key(item.index) for item in self.plan.tensors)}
+        objects = {item.index.fqn: _pickled(parts[item.index.fqn]) for item in self.plan.objects}
+        return lay_out(tensors, objects)
+
+
+def plan_shards(state: Mapping[str, Any], planning: Planning) -> PlannedState:
+    """Find out what this rank writes of a state. Training thread; a collective, see `Planning.plan`."""
+    plan, flat = planning.plan(state)
+    parts: dict[str, Any] = {index_key(item.index): local_part(flat[item.index.fqn]) for item in plan.tensors}
+    parts.update({item.index.fqn: flat[item.index.fqn] for item in plan.objects})
+    return PlannedState(plan, parts)
+
+
+def capture_shards(
+    state: PlannedState, *, overlap: Overlap | Iterable[Overlap] = (), watch: Watch = NOBODY
+) -> ShardSnapshot:
+    """Copy what this rank writes. Training thread; arguments and errors as of `capture`. No collective."""
+    return ShardSnapshot(state.plan, capture(dict(state.parts), overlap=overlap, watch=watch))
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor whose bytes in memory are its bytes in the file; a copy only where it was a strided view."""
+    return tensor.detach().resolve_conj().resolve_neg().contiguous()
+
+
+def _pickled(value: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
