@@ -34,7 +34,7 @@ class Sharded:
     def data(self) -> dict[str, bytes]:
         """The ranks' files."""
         return {
-            f"__{rank}_0.{self.save_id}.distcp": bytes([rank, self.step]) * (self.nbytes // 2)
+            f"__{rank}_0.{self.save_id}.distcp": bytes([rank % 256, self.step]) * (self.nbytes // 2)
             for rank in range(self.world_size)
         }
 
