@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from asynchooks.checkpoint._catalog import find_committed, info_of, url_of
 from asynchooks.checkpoint._restore._reading import Reading
+from asynchooks.checkpoint._restore._sharded import verify_sharded
 from asynchooks.checkpoint._storage import open_folder, unlimited
 from asynchooks.errors import CheckpointNotFoundError
 
@@ -50,6 +51,9 @@ def verify(
 
 def verify_in(store: Store, manifest: Manifest, progress: Progress = unlimited) -> None:
     """Verify one committed checkpoint of a folder."""
+    if manifest.files:
+        verify_sharded(store, manifest, progress)
+        return
     reading = Reading(store, manifest.name, manifest.nbytes, manifest, progress=progress)
     with reading.filling([], everything=True):
         pass
