@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import ChunkStorageMetadata
 
     from asynchooks.checkpoint._sharded._folder import Folder
-    from asynchooks.checkpoint._storage import Progress
+    from asynchooks.checkpoint._storage import Progress, Store
 
 __all__ = ["ObjectWanted", "TensorWanted", "read_wanted"]
 
@@ -77,9 +77,13 @@ def read_wanted(
     files: dict[str, _File] = {}
     for wanted in tensors:
         if wanted.target.numel():
-            files.setdefault(wanted.place.relative_path, _File()).tensors[_key(wanted.place)].append(wanted)
+            files.setdefault(wanted.place.relative_path, _File()).tensors[
+                _key(wanted.place, folder.store)
+            ].append(wanted)
     for each in objects:
-        files.setdefault(each.place.relative_path, _File()).objects[_key(each.place)].append(each)
+        files.setdefault(each.place.relative_path, _File()).objects[_key(each.place, folder.store)].append(
+            each
+        )
     loaded: list[tuple[ObjectWanted, Any]] = []
     for name in sorted(files):
         loaded += _FileReader(folder, name, progress).read(files[name], weights_only=weights_only)
@@ -127,7 +131,7 @@ class _FileReader:
         keys = sorted({*file.tensors, *file.objects})
         self._check_apart(keys)
         known = self._read_around(
-            {key: _around(key, file.tensors[key][0] if key in file.tensors else None) for key in keys}
+            {key: _around(key, file.tensors[key][0], self._shown(key)) for key in keys if key in file.tensors}
         )
         jobs = [self._job(key, file.tensors[key], known) for key in keys if key in file.tensors]
         buffers = {key: memoryview(bytearray(key[1])) for key in file.objects}
@@ -217,7 +221,7 @@ class _FileReader:
                 again.append((at, data, bytearray(len(data))))
                 regions.append(Region(at, len(data), memoryview(again[-1][2])))
         self._reading.compare(self._digests or _extents(jobs, objects))
-        with self._reading.filling(regions, everything=False) as filling, torch.no_grad():
+        with self._reading.filling(regions, everything=False, again=True) as filling, torch.no_grad():
             for job in jobs:
                 if id(job) not in direct:
                     filling.wait(*job.span)
@@ -248,36 +252,35 @@ class _Known:
         return self._reading.bytes(start, end)
 
 
-def _key(place: _StorageInfo) -> tuple[int, int]:
+def _key(place: _StorageInfo, store: Store) -> tuple[int, int]:
+    where = url_of(store, place.relative_path)
     if place.transform_descriptors:
         raise ForeignCheckpointError(
-            f"{place.relative_path} was transformed by {list(place.transform_descriptors)[:4]} when it was saved. "
+            f"{where} was transformed by {list(place.transform_descriptors)[:4]} when it was saved. "
             "Load it with torch.distributed.checkpoint's own reader and these extensions."
         )
     if place.relative_path.endswith(".safetensors"):
         raise ForeignCheckpointError(
-            f"{place.relative_path} is in the format safetensors, and this reads what torch.save wrote. Load it with "
+            f"{where} is in the format safetensors, and this reads what torch.save wrote. Load it with "
             "torch.distributed.checkpoint's own reader."
         )
     return place.offset, place.length
 
 
-def _around(key: tuple[int, int], wanted: TensorWanted | None) -> list[tuple[int, int]]:
+def _around(key: tuple[int, int], wanted: TensorWanted, where: str) -> list[tuple[int, int]]:
     """The first and last bytes of an item, as far as its tensor may not reach."""
-    if wanted is None:
-        return []
     offset, length = key
     nbytes = wanted.dtype.itemsize
     for size in wanted.chunk.sizes:
         nbytes *= size
     if nbytes >= length:
         raise CorruptCheckpointError(
-            f"{wanted.place.relative_path}: an item of {length} bytes cannot hold the {nbytes} of its tensor: the "
+            f"{where}: an item of {length} bytes cannot hold the {nbytes} of its tensor: the "
             "metadata is damaged."
         )
     if length - nbytes > _MOST_AROUND_BYTES:
         raise ForeignCheckpointError(
-            f"{wanted.place.relative_path}: an item of {length} bytes for a tensor of {nbytes}: nothing known "
+            f"{where}: an item of {length} bytes for a tensor of {nbytes}: nothing known "
             "writes so. Load it with torch.distributed.checkpoint's own reader."
         )
     around = min(length - nbytes, _AROUND_BYTES)

@@ -18,7 +18,7 @@ from asynchooks.checkpoint._files import METADATA, check_file_name
 from asynchooks.checkpoint._restore._reading import Extent
 from asynchooks.checkpoint._sharded._metadata import MAX_METADATA_BYTES, decode_metadata
 from asynchooks.checkpoint._storage import NestingStore, open_folder, read_all
-from asynchooks.errors import CheckpointNotFoundError, CorruptCheckpointError
+from asynchooks.errors import CheckpointNotFoundError, CorruptCheckpointError, UnsafePathError
 
 if TYPE_CHECKING:
     import os
@@ -89,7 +89,10 @@ class Folder:
             self._compare(data, where)
         metadata = decode_metadata(data, where)
         for name in {info.relative_path for info in metadata.storage_data.values()}:
-            check_file_name(name)
+            try:
+                check_file_name(name)
+            except UnsafePathError as error:
+                raise UnsafePathError(f"{where}: {error}") from error
         return metadata
 
     def nbytes_of(self, name: str) -> int:
