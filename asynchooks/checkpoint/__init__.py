@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         RetentionPolicy,
         Verdict,
     )
+    from asynchooks.checkpoint._sharded._reader import ShardReader
     from asynchooks.checkpoint._storage import (
         Entry,
         NestingStore,
@@ -58,6 +59,7 @@ __all__ = [
     "CheckpointInfo",
     "restore",
     "restore_latest",
+    "ShardReader",
     "verify",
     "list_checkpoints",
     "find_latest",
@@ -97,6 +99,7 @@ _MODULES = {
     "_prune": ("prune",),
     "_restore._restore": ("find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"),
     "_retention": ("KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict"),
+    "_sharded._reader": ("ShardReader",),
     "_storage": (
         "Entry",
         "NestingStore",

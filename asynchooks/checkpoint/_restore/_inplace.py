@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from asynchooks.checkpoint._restore._outline import Outline
     from asynchooks.checkpoint._restore._reading import Reading
 
-__all__ = ["Plan", "fill", "plan_of"]
+__all__ = [
+    "Plan",
+    "apart",
+    "fill",
+    "lies_alike",
+    "described",
+    "misfit_error",
+    "shares_elements",
+    "plan_of",
+    "region_of",
+]
 
 _MOST_NAMED = 8
 
@@ -59,14 +69,21 @@ def plan_of(into: Any, saved: Any, where: str) -> Plan:
     comparing = _Comparing()
     comparing.compare(into, saved, "state", None)
     if comparing.missing or comparing.unexpected or comparing.different:
-        raise ForeignCheckpointError(
-            f"{where} does not fit the state that it should be read into; nothing was changed."
-            + _listed("Missing in the file", comparing.missing)
-            + _listed("Only in the file", comparing.unexpected)
-            + _listed("Different", comparing.different)
-            + " Pass keys=[...] to read a part of the file."
-        )
+        raise misfit_error(where, comparing.missing, comparing.unexpected, comparing.different)
     return comparing.plan
+
+
+def misfit_error(
+    where: str, missing: list[str], unexpected: list[str], different: list[str]
+) -> ForeignCheckpointError:
+    """What to say when a checkpoint and an existing state differ."""
+    return ForeignCheckpointError(
+        f"{where} does not fit the state that it should be read into; nothing was changed."
+        + _listed("Missing in the file", missing)
+        + _listed("Only in the file", unexpected)
+        + _listed("Different", different)
+        + " Pass keys=[...] to read a part of the file."
+    )
 
 
 def fill(plan: Plan, outline: Outline, reading: Reading, headers: Headers) -> None:
@@ -112,18 +129,18 @@ class _Comparing:
             for index, (mine, theirs) in enumerate(zip(into, saved, strict=True)):
                 self.compare(mine, theirs, f"{path}[{index}]", None if type(into) is tuple else (into, index))
         elif _is_tree(into) or _is_tree(saved):
-            self.different.append(f"{path} ({_described(saved)} in the file, {_described(into)} here)")
+            self.different.append(f"{path} ({described(saved)} in the file, {described(into)} here)")
         elif place is not None:
             self.plan.values.append((*place, saved))
         elif into != saved:
-            self.different.append(f"{path} ({_described(saved)} in the file; a tuple cannot be changed)")
+            self.different.append(f"{path} ({described(saved)} in the file; a tuple cannot be changed)")
 
     def _compare_tensors(self, into: torch.Tensor, saved: torch.Tensor, path: str) -> None:
         if into.shape != saved.shape or into.dtype != saved.dtype or into.layout != saved.layout:
-            self.different.append(f"{path} ({_described(saved)} in the file, {_described(into)} here)")
+            self.different.append(f"{path} ({described(saved)} in the file, {described(into)} here)")
         elif into.device.type == "meta":
             self.different.append(f"{path} (a meta tensor has no memory to read into)")
-        elif any(size > 1 and not stride for size, stride in _extents(into)):
+        elif shares_elements(into):
             self.different.append(f"{path} (an expanded tensor: several elements share their memory)")
         else:
             self.plan.tensors.append((into, saved))
@@ -133,10 +150,10 @@ def _direct_regions(plan: Plan, outline: Outline) -> dict[int, Region]:
     """Regions of the file that can be read into the tensors, by their index in the plan."""
     spans: list[tuple[int, int, int]] = []
     for index, (destination, saved) in enumerate(plan.tensors):
-        if _lies_alike(destination, saved):
+        if lies_alike(destination, saved):
             start = outline.under(saved).record.start + int(saved.storage_offset()) * saved.element_size()
             spans.append((start, start + saved.nbytes, index))
-    alone = _apart(spans) & _apart(
+    alone = apart(spans) & apart(
         (tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes, index)
         for _, _, index in spans
         for tensor in [plan.tensors[index][0]]
@@ -147,13 +164,14 @@ def _direct_regions(plan: Plan, outline: Outline) -> dict[int, Region]:
         if index not in alone and saved.numel()
     }  # these are read whole for the others' sake
     return {
-        index: _region(start, plan.tensors[index][0])
+        index: region_of(start, plan.tensors[index][0])
         for start, _, index in spans
         if index in alone and outline.under(plan.tensors[index][1]).record.name not in copied
     }
 
 
-def _region(start: int, destination: torch.Tensor) -> Region:
+def region_of(start: int, destination: torch.Tensor) -> Region:
+    """The region of the file that goes into a tensor that is one run of bytes."""
     data = torch.empty(0, dtype=torch.uint8, device=destination.device).set_(
         destination.untyped_storage(),
         destination.storage_offset() * destination.element_size(),
@@ -165,7 +183,7 @@ def _region(start: int, destination: torch.Tensor) -> Region:
     return Region(start, destination.nbytes, take=upload(data))
 
 
-def _lies_alike(destination: torch.Tensor, saved: torch.Tensor) -> bool:
+def lies_alike(destination: torch.Tensor, saved: torch.Tensor) -> bool:
     """Whether the tensor's bytes are one run, in memory as in the file."""
     return (
         type(destination) in (torch.Tensor, torch.nn.Parameter)
@@ -177,6 +195,11 @@ def _lies_alike(destination: torch.Tensor, saved: torch.Tensor) -> bool:
         and _is_dense(saved)
         and list(_extents(saved)) == list(_extents(destination))
     )
+
+
+def shares_elements(tensor: torch.Tensor) -> bool:
+    """Whether it is expanded: writing one element would write others."""
+    return any(not stride for _, stride in _extents(tensor))
 
 
 def _extents(tensor: torch.Tensor) -> Iterator[tuple[int, int]]:
@@ -194,7 +217,7 @@ def _is_dense(tensor: torch.Tensor) -> bool:
     return True
 
 
-def _apart(spans: Iterable[tuple[int, int, int]]) -> set[int]:
+def apart(spans: Iterable[tuple[int, int, int]]) -> set[int]:
     """The spans' indices, without those that overlap another."""
     apart: set[int] = set()
     furthest, last = -1, -1
@@ -212,7 +235,8 @@ def _is_tree(value: Any) -> bool:
     return isinstance(value, (torch.Tensor, dict, list, tuple))
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
+    """A value in a few words."""
     if isinstance(value, torch.Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     if isinstance(value, (dict, list, tuple)):

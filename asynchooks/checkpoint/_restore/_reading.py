@@ -133,8 +133,12 @@ class Reading:
         return bytes(data)
 
     @contextmanager
-    def filling(self, regions: Iterable[Region], *, everything: bool) -> Iterator[Filling]:
+    def filling(
+        self, regions: Iterable[Region], *, everything: bool, again: bool = False
+    ) -> Iterator[Filling]:
         """Fill the regions in the background while the block runs; compare all of the file, or what they touch.
+
+        `again`: parts of the same chunks may be asked for by another filling.
 
         Leaving the block waits for what is left of it; leaving it with an exception stops the reading.
         """
@@ -159,7 +163,7 @@ class Reading:
                     if index in self._kept and not reads[index]:
                         self._tell(index)
                     else:
-                        futures[index] = threads.submit(self._read_once, index, reads[index])
+                        futures[index] = threads.submit(self._read_once, index, reads[index], again=again)
                 yield Filling(self._overlapping, futures)
                 for future in futures.values():
                     future.result()
@@ -175,8 +179,8 @@ class Reading:
             last += 1
         return range(first, last)
 
-    def _read_once(self, index: int, regions: Sequence[Region]) -> None:
-        self._read(index, regions, release=True)
+    def _read_once(self, index: int, regions: Sequence[Region], *, again: bool) -> None:
+        self._read(index, regions, release=not again)
         self._tell(index)
 
     def _tell(self, index: int) -> None:

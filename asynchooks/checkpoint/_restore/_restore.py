@@ -20,6 +20,7 @@ from asynchooks.checkpoint._catalog import (
     read_manifest,
     url_of,
 )
+from asynchooks.checkpoint._evidence import misfit
 from asynchooks.checkpoint._manifest import manifest_name
 from asynchooks.checkpoint._restore._inplace import fill, plan_of
 from asynchooks.checkpoint._restore._legacy import load_legacy
@@ -34,8 +35,10 @@ from asynchooks.checkpoint._restore._loading import (
 from asynchooks.checkpoint._restore._outline import materialize, outline_of
 from asynchooks.checkpoint._restore._reading import Reading
 from asynchooks.checkpoint._restore._selection import check_keys, select
+from asynchooks.checkpoint._restore._sharded import restore_sharded
 from asynchooks.checkpoint._restore._verify import verify_in
-from asynchooks.checkpoint._storage import open_folder, open_store, unlimited
+from asynchooks.checkpoint._sharded._folder import is_sharded
+from asynchooks.checkpoint._storage import nesting, open_folder, open_store, unlimited
 from asynchooks.errors import (
     AsyncHooksError,
     CheckpointError,
@@ -273,13 +276,24 @@ def _restore_described(
     store: Store, name: str, manifest: Manifest | None, wish: _Wish, progress: Progress
 ) -> dict[str, Any]:
     where = url_of(store, name)
-    if manifest is None:
+    sharded = manifest.files if manifest is not None else is_sharded(store, name)
+    if manifest is None and not sharded:
         logger.warning("%s has no manifest: loaded unverified", where)
     if not wish.weights_only:
         logger.warning("%s is loaded with weights_only=False: it may run any code", where)
-    nbytes = _nbytes_of(store, name) if manifest is None else manifest.nbytes
-    reading = Reading(store, name, nbytes, manifest, scratch=new_scratch, progress=progress)
     try:
+        if sharded:
+            return restore_sharded(
+                nesting(store).folder(name),
+                manifest,
+                keys=wish.keys,
+                into=wish.into,
+                map_location=wish.map_location,
+                weights_only=wish.weights_only,
+                progress=progress,
+            )
+        nbytes = _nbytes_of(store, name) if manifest is None else manifest.nbytes
+        reading = Reading(store, name, nbytes, manifest, scratch=new_scratch, progress=progress)
         return _load(reading, wish)
     except (AsyncHooksError, torch.OutOfMemoryError):
         raise
@@ -347,7 +361,13 @@ def _manifest_of(store: Store, name: str) -> Manifest | None:
     described = read_manifest(store, manifest_name(name))
     if described is None:
         return None
-    entry = store.entries().get(name)
+    entries = nesting(store).folder(name).entries() if described.files else store.entries()
+    if described.files and entries:
+        raise CorruptCheckpointError(
+            f"{url_of(store, name)} is not what its manifest describes (save {described.save_id}): "
+            f"{misfit(described, entries) or 'its metadata was replaced'}. Load an older checkpoint."
+        )
+    entry = entries.get(name)
     if entry is None:
         raise CheckpointNotFoundError(f"{url_of(store, name)} does not exist; only its manifest is left.")
     raise CorruptCheckpointError(

@@ -1,1 +1,1 @@
-"""Sharded checkpoints in the format of torch.distributed.checkpoint (DCP), over our capture, stores and commit."""
+"""Checkpoints of many ranks: a folder in the format of torch.distributed.checkpoint, planned, written and read."""
