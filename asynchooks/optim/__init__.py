@@ -60,6 +60,7 @@ from asynchooks.optim._schedulers import (
     StepParamScheduler,
 )
 from asynchooks.optim._shadow import ShadowPoints, ShadowWeights, linear_momentum
+from asynchooks.optim._shards import copied, fitted, hold_parts, is_sharded, part_like
 from asynchooks.optim._unwrap import unwrapped
 from asynchooks.optim._wrapper import OptimWrapper
 from asynchooks.optim._wrapper_dict import OptimWrapperDict
@@ -69,6 +70,11 @@ __all__ = [
     "AmpOptimWrapper",
     "ApexOptimWrapper",
     "OptimWrapperDict",
+    "copied",
+    "fitted",
+    "hold_parts",
+    "is_sharded",
+    "part_like",
     "build_optim_wrapper",
     "build_optimizer",
     "DefaultOptimWrapperConstructor",

@@ -23,6 +23,7 @@ from asynchooks._version import __version__
 from asynchooks.errors import ForeignCheckpointError
 from asynchooks.execution import HookExecutor, RunnerView, current_executor
 from asynchooks.optim import unwrapped
+from asynchooks.runner._agreement import told
 from asynchooks.runner._hook_states import hook_states, load_hook_states
 from asynchooks.runner._message_hub import MessageHub
 from asynchooks.runner._random import rng_state
@@ -66,7 +67,7 @@ class RunContext(ABC):
 
     def __init__(self, work_dir: str | os.PathLike[str], experiment_name: str | None) -> None:
         self.work_dir = os.fspath(work_dir)
-        self.timestamp = time.strftime("%Y%m%d_%H%M%S")
+        self.timestamp = told(time.strftime("%Y%m%d_%H%M%S"))
         folder = PurePath(self.work_dir).name or "run"
         self.experiment_name = experiment_name or f"{folder}_{self.timestamp}"
         self.message_hub = MessageHub(self.experiment_name)
