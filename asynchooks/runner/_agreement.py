@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from asynchooks.distributed import is_distributed, rank, world_size
 
-__all__ = ["gathered", "told", "tried_by_all"]
+__all__ = ["collected", "found_by_first", "gathered", "told", "tried_by_all"]
 
 T = TypeVar("T")
 
@@ -36,6 +36,39 @@ def gathered(value: T) -> list[T]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=_group())
     return values
+
+
+def collected(value: T) -> list[T] | None:
+    """Return every rank's value on the first rank, by rank; None on the others. A collective."""
+    if not _has_ranks():
+        return [value]
+    is_first = rank() == 0
+    values: list[Any] | None = [None] * world_size() if is_first else None
+    dist.gather_object(value, values, dst=0, group=_group())
+    return values
+
+
+def found_by_first(what: str, attempt: Callable[[], T]) -> T:
+    """Return what the first rank's attempt gives, on every rank; a collective.
+
+    Raises:
+        Exception: the first rank's own error; on the others, `RuntimeError` with its text.
+    """
+    if not _has_ranks():
+        return attempt()
+    result: Any = None
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            result = attempt()
+        except Exception as failed:  # noqa: BLE001 - every rank is told, and this one raises it
+            error = failed
+    text, result_of_first = told((None if error is None else f"{type(error).__name__}: {error}", result))
+    if error is not None:
+        raise error
+    if text is not None:
+        raise RuntimeError(f"rank 0 could not {what}: {text}")
+    return result_of_first  # type: ignore[no-any-return]
 
 
 def tried_by_all(what: str, attempt: Callable[[], T]) -> T:

@@ -45,6 +45,7 @@ class DefaultSampler(Sampler[int]):
         self.seed = seed or 0
         self.round_up = round_up
         self.epoch = 0
+        self._start = 0
 
     def __iter__(self) -> Iterator[int]:
         order = list(range(self._size))
@@ -52,8 +53,10 @@ class DefaultSampler(Sampler[int]):
             generator = torch.Generator()
             generator.manual_seed(self.seed + self.epoch)
             order = torch.randperm(self._size, generator=generator).tolist()
+        start, self._start = self._start, 0
+        order = order[start:]
         if self.round_up:
-            order += itertools.islice(itertools.cycle(list(order)), -self._size % self.world_size)
+            order += itertools.islice(itertools.cycle(list(order)), -len(order) % self.world_size)
         return iter(order[self.rank :: self.world_size])
 
     def __len__(self) -> int:
@@ -66,6 +69,10 @@ class DefaultSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's order."""
         self.epoch = epoch
+
+    def start_at(self, samples: int) -> None:
+        """Let the next pass begin after so many samples of all ranks together, which other ranks have drawn."""
+        self._start = samples
 
 
 @DATA_SAMPLERS.register_module()
@@ -83,14 +90,20 @@ class InfiniteSampler(Sampler[int]):
         self.rank, self.world_size = rank(), world_size()
         self.shuffle = shuffle
         self.seed = seed or 0
+        self._start = 0
 
     def __iter__(self) -> Iterator[int]:
         if not self._size:
             raise ConfigError("An InfiniteSampler needs a data set with samples; this one is empty.")
-        return itertools.islice(self._of_all_ranks(), self.rank, None, self.world_size)
+        start, self._start = self._start, 0
+        return itertools.islice(self._of_all_ranks(), start + self.rank, None, self.world_size)
 
     def __len__(self) -> int:
         return self._size
+
+    def start_at(self, samples: int) -> None:
+        """Let the next pass begin after so many samples of all ranks together, which other ranks have drawn."""
+        self._start = samples
 
     def _of_all_ranks(self) -> Iterator[int]:
         generator = torch.Generator()
