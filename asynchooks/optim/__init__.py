@@ -22,6 +22,7 @@ from asynchooks.optim._constructors import (
     YOLOv7OptimWrapperConstructor,
 )
 from asynchooks.optim._group_value import GroupValue, momentum_in, momentum_of
+from asynchooks.optim._kept_grads import kept_gradients, put_back_gradients
 from asynchooks.optim._named_state import extra_state, fitted_to, is_named, named_state, numbered_state
 from asynchooks.optim._scale_lr import checked_auto_scale_lr, lr_scale, scale_lr
 from asynchooks.optim._schedulers import (
@@ -71,6 +72,8 @@ __all__ = [
     "AmpOptimWrapper",
     "ApexOptimWrapper",
     "OptimWrapperDict",
+    "kept_gradients",
+    "put_back_gradients",
     "extra_state",
     "fitted_to",
     "is_named",

@@ -15,7 +15,7 @@ from torch.distributed._composable.contract import REGISTRY_KEY, STATE_KEY
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-__all__ = ["copied", "fitted", "hold_parts", "is_sharded", "part_like"]
+__all__ = ["copied", "fitted", "hold_parts", "is_sharded", "local_part", "part_like"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -59,6 +59,12 @@ def copied(model: M) -> M:
             for key in [key for key, hook in hooks.items() if _is_of_fsdp(hook)]:
                 del hooks[key]
     return twin
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """Return what this rank has of a tensor, in the same memory, without its history."""
+    tensor = tensor.detach()
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def part_like(whole: Tensor, like: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from asynchooks._version import __version__
 from asynchooks.distributed import is_first_rank, rank, world_size
-from asynchooks.optim import extra_state, named_state, unwrapped
+from asynchooks.optim import extra_state, is_sharded, kept_gradients, named_state, unwrapped
 from asynchooks.runner._agreement import collected
 from asynchooks.runner._hook_states import hook_states
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["gathered_whole", "live_content", "scheduler_states", "with_names"]
 
-_OF_RANKS = ("position", "rng", "accumulated_grads")
+_OF_RANKS = ("position", "rng", "accumulated_grads", "kept_grads")
 
 
 def live_content(
@@ -57,6 +57,8 @@ def live_content(
         content["resume"]["hooks"] = states
     if save_optimizer and getattr(run.optim_wrapper, "is_accumulating", False):
         content["resume"]["accumulated_grads"] = run.optim_wrapper.accumulated_grads()
+        if is_sharded(run.model):
+            content["resume"]["kept_grads"] = kept_gradients(run.model)
     return content
 
 

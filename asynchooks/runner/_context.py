@@ -24,6 +24,7 @@ from asynchooks.runner._agreement import told
 from asynchooks.runner._content import gathered_whole, live_content, with_names
 from asynchooks.runner._hook_states import hook_states
 from asynchooks.runner._message_hub import MessageHub
+from asynchooks.runner._places import Kind, places_in
 from asynchooks.runner._random import rng_state
 from asynchooks.runner._taking_up import check_content, take_up
 
@@ -167,6 +168,18 @@ class RunContext(ABC):
             if states:
                 content["resume"]["hooks"] = states
         return gathered_whole(content) if form == "single" else with_names(content, self)
+
+    def places(self, entries: Mapping[str, Kind | None], *, saved_by: int) -> dict[str, Any]:
+        """Return what of a sharded checkpoint this rank reads: flat names, and the tensors to fill in place.
+
+        Training thread. The weights and what the optimizer has of its state are the live tensors; None stands for
+        what is no tensor. What was filled, nested again, is the content that `take_up` takes.
+
+        Args:
+            entries: shape and dtype of each tensor by its flat name; None for other objects.
+            saved_by: how many ranks saved it: ``resume.world_size``.
+        """
+        return places_in(self, entries, saved_by=saved_by)
 
     def take_up(self, content: Mapping[str, Any], url: str) -> None:
         """Continue where a content of either form was taken, on this number of ranks or another.

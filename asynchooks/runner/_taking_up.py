@@ -15,7 +15,16 @@ from torch import nn
 from asynchooks import checkpoint as checkpoints
 from asynchooks.distributed import is_first_rank, rank, world_size
 from asynchooks.errors import ForeignCheckpointError
-from asynchooks.optim import fitted, fitted_to, hold_parts, is_named, numbered_state, unwrapped
+from asynchooks.optim import (
+    fitted,
+    fitted_to,
+    hold_parts,
+    is_named,
+    is_sharded,
+    numbered_state,
+    put_back_gradients,
+    unwrapped,
+)
 from asynchooks.runner._hook_states import load_hook_states
 from asynchooks.runner._random import derived_rng
 
@@ -25,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["check_content", "load_weights", "own_resume", "take_up"]
 
 logger = logging.getLogger(__name__)
+
+_GRADIENTS = ("accumulated_grads", "kept_grads")
 
 
 def take_up(run: RunContext, checkpoint: Mapping[str, Any], url: str) -> None:
@@ -39,7 +50,7 @@ def take_up(run: RunContext, checkpoint: Mapping[str, Any], url: str) -> None:
     resume = own_resume(checkpoint.get("resume") or {}, url)
     if run.optim_wrapper is not None:
         _load_optimizer(run, checkpoint, url)
-        _load_gradients(run.optim_wrapper, resume, checkpoint, url)
+        _load_gradients(run, resume, checkpoint, url)
     _load_schedulers(run.param_schedulers or (), checkpoint, url)
     if run.executor is not None:
         load_hook_states(run.executor.hooks, resume.get("hooks", {}))
@@ -108,8 +119,9 @@ def own_resume(resume: Mapping[str, Any], url: str) -> dict[str, Any]:
         if mine.get("rng") is not None:
             mine["rng"] = derived_rng(mine["rng"], number)
     if saved != world_size():
-        mine.pop("accumulated_grads", None)
-        own.pop("accumulated_grads", None)
+        for gradients in _GRADIENTS:
+            mine.pop(gradients, None)
+            own.pop(gradients, None)
     return {**own, **mine}
 
 
@@ -152,11 +164,13 @@ def _fitting(model: nn.Module, optimizer: Any, state: Any, extra: Mapping[str, A
 
 
 def _load_gradients(
-    optim_wrapper: Any, resume: Mapping[str, Any], checkpoint: Mapping[str, Any], url: str
+    run: RunContext, resume: Mapping[str, Any], checkpoint: Mapping[str, Any], url: str
 ) -> None:
-    grads = resume.get("accumulated_grads")
-    if grads is not None:
-        optim_wrapper.load_accumulated_grads(grads)
+    grads, kept = (resume.get(name) for name in _GRADIENTS)
+    if grads is not None and (kept is not None) is is_sharded(run.model):
+        run.optim_wrapper.load_accumulated_grads(grads)
+        if kept is not None:
+            put_back_gradients(run.model, kept)
         return
     before = checkpoint.get("resume") or {}
     states = _by_rank(before["ranks"]).values() if before.get("ranks") is not None else [before]

@@ -43,12 +43,16 @@ def run_that_saves(folder: str, strategy: str | None, hooks: list[Any], **option
         custom_hooks=hooks,
         default_hooks={"checkpoint": SAVES, "logger": None},
         randomness={"seed": 3, "diff_rank_seed": True},
+        optim_wrapper={"optimizer": {"type": "AdamW", "lr": 0.01}, "accumulative_counts": 3},
         **options,
     )
 
 
 def stops_and_resumes(rank: int, folder: str, strategy: str) -> Any:
-    """Train without an interruption, and again with one after a save, resumed; losses and weights of both."""
+    """Train without an interruption, and again with one after a save, resumed; losses and weights of both.
+
+    The save is in the middle of an epoch, and of losses whose gradients are summed up.
+    """
     whole = Losses()
     runner = run_that_saves(f"{folder}/whole", strategy, [whole])
     runner.train()
