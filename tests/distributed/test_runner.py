@@ -1,9 +1,11 @@
 """A Runner on several ranks trains as one process does with their batches together."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from asynchooks import Runner
@@ -14,7 +16,7 @@ from tests.distributed.runs import DATA, Net, StepNet, run_of, seeded, trained, 
 pytestmark = pytest.mark.ranks
 
 TOLERANCE = 1e-6  # sums of float32 in another order
-EVALUATED = {"val_dataloader": {"dataset": DATA[:23], "batch_size": 3}}  # 12 and 11 samples
+EVALUATED = {"val_dataloader": {"dataset": DATA[:19], "batch_size": 3}}  # 10 and 9 samples, 4 and 3 batches
 
 
 def trains(rank: int, folder: str, options: dict[str, Any]) -> Any:
@@ -53,6 +55,58 @@ def names_modules(rank: int, folder: str) -> Any:
     return weights(runner.model)
 
 
+class Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        logging.getLogger("asynchooks").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def warns(rank: int, folder: str) -> list[str]:
+    lines = Lines()
+    data: Any = DATA
+    loader: Any = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
+    run_of(folder, train_dataloader=loader).train()
+    return lines.lines
+
+
+class Samples:
+    """Counts its own rank's samples."""
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.count = getattr(self, "count", 0) + len(data_batch[0])
+
+    def evaluate(self, size: int) -> dict[str, int]:
+        return {"samples": self.count}
+
+
+class Predicts(Net):
+    def val_step(self, data: Any) -> Any:
+        return data
+
+
+def measures(rank: int, folder: str) -> Any:
+    lines = Lines()
+    runner = run_of(
+        folder,
+        model=Predicts(),
+        val_dataloader={"dataset": DATA[:23], "batch_size": 3},
+        val_evaluator=Samples(),
+    )
+    return runner.val(), lines.lines
+
+
+def logs(rank: int, folder: str) -> Any:
+    lines = Lines()
+    hooks = {"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 1}}
+    runner = run_of(folder, default_hooks=hooks)
+    runner.train()
+    return runner.log_dir, lines.lines
+
+
 def check_alike(ranks: list[Any], one: Any) -> None:
     for losses in zip(*(rank[0] for rank in ranks), one[0], strict=True):
         *each, whole = losses
@@ -84,6 +138,36 @@ def test_a_model_that_was_wrapped_before_is_used_as_it_is(tmp_path: Path, how: s
     ranks = run_ranks(2, trains_wrapped, str(tmp_path / "two"), how, own_step)
 
     check_alike(ranks, one)
+
+
+def test_a_rank_may_have_nothing_to_evaluate(tmp_path: Path) -> None:
+    options = {"strategy": {"type": "FSDP2"}, "val_dataloader": {"dataset": DATA[:1], "batch_size": 3}}
+    first, second = run_ranks(2, trains, str(tmp_path), options, with_group=False)
+
+    assert first[2] == second[2]
+
+
+def test_a_loader_that_is_not_shared_is_said_once_and_loudly(tmp_path: Path) -> None:
+    first, second = run_ranks(2, warns, str(tmp_path), with_group=False)
+
+    assert len(first) == 1
+    assert "every one of the 2 ranks draws all samples" in first[0]
+    assert second == []
+
+
+def test_a_metric_that_is_not_gathered_is_the_first_ranks_and_said(tmp_path: Path) -> None:
+    (metrics, _), (of_second, said) = run_ranks(2, measures, str(tmp_path), with_group=False)
+
+    assert metrics == of_second == {"samples": 12}
+    assert any("metrics differ from the first rank's" in line for line in said)
+
+
+def test_the_first_rank_alone_writes_and_logs(tmp_path: Path) -> None:
+    first, second = run_ranks(2, logs, str(tmp_path), with_group=False)
+
+    assert first[0] == second[0]  # folder
+    assert any("Epoch(train)" in line for line in first[1])
+    assert second[1] == []
 
 
 def test_a_train_step_that_goes_past_the_forward_is_an_error(tmp_path: Path) -> None:
