@@ -19,6 +19,9 @@
     │   ├── ClassCountError            AssertionError: the model and the data set differ in their classes
     │   └── CustomImportError          ImportError: a module that a configuration asks for
     ├── InvalidLossError               AssertionError, FloatingPointError: a loss is infinite or NaN
+    ├── DistributedError               RuntimeError: what several ranks do together has failed
+    │   ├── RankFailedError            another rank has failed; its number and its error
+    │   └── RankLostError              TimeoutError: a rank has died or hangs
     └── CheckpointError
         ├── CaptureError               TypeError: the state holds what cannot be captured
         ├── CheckpointNotFoundError    FileNotFoundError: there is no committed checkpoint there
@@ -53,6 +56,7 @@ __all__ = [
     "ConfigError",
     "CorruptCheckpointError",
     "CustomImportError",
+    "DistributedError",
     "DrainTimeoutError",
     "DuplicateNameError",
     "ExecutorClosedError",
@@ -62,6 +66,8 @@ __all__ = [
     "HookError",
     "InvalidLossError",
     "LiveStateError",
+    "RankFailedError",
+    "RankLostError",
     "StorageDeniedError",
     "StorageError",
     "StorageFullError",
@@ -178,6 +184,34 @@ class InvalidLossError(AsyncHooksError, AssertionError, FloatingPointError):
 
 class CustomImportError(ConfigError, ImportError):
     """A module of ``custom_imports`` cannot be imported; the message names it and the file that asks for it."""
+
+
+class DistributedError(AsyncHooksError, RuntimeError):
+    """What several ranks do together has failed."""
+
+
+class RankFailedError(DistributedError):
+    """Another rank has failed, so that what all do together has.
+
+    Attributes:
+        rank: its number.
+    """
+
+    def __init__(self, message: str, *, rank: int) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+
+class RankLostError(DistributedError, TimeoutError):
+    """A rank has died or hangs.
+
+    Attributes:
+        rank: its number.
+    """
+
+    def __init__(self, message: str, *, rank: int) -> None:
+        super().__init__(message)
+        self.rank = rank
 
 
 class CheckpointError(AsyncHooksError):

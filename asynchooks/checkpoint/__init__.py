@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from asynchooks.checkpoint._storage import (
         Entry,
+        NestingStore,
         OwnerFile,
         Progress,
         Store,
@@ -76,6 +77,7 @@ __all__ = [
     "Content",
     "Mirror",
     "Entry",
+    "NestingStore",
     "OwnerFile",
     "Progress",
     "Store",
@@ -95,7 +97,16 @@ _MODULES = {
     "_prune": ("prune",),
     "_restore._restore": ("find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"),
     "_retention": ("KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict"),
-    "_storage": ("Entry", "OwnerFile", "Progress", "Store", "open_store", "owner_file", "store_options"),
+    "_storage": (
+        "Entry",
+        "NestingStore",
+        "OwnerFile",
+        "Progress",
+        "Store",
+        "open_store",
+        "owner_file",
+        "store_options",
+    ),
     "_sweep": ("sweep",),
     "_restore._verify": ("verify",),
 }

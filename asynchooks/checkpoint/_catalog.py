@@ -1,17 +1,17 @@
 """Which checkpoints are committed in a folder: the one place that reads manifests for what they mean.
 
 Decides between a manifest and the next one while data is being replaced. A checkpoint is committed when its
-manifest exists and the data beside it has the size that it says; whether every byte is right is `_verify`'s
-question.
+manifest exists and the data beside it has the size that it says, in a sharded one each of its files; whether every
+byte is right is `_verify`'s question.
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asynchooks.checkpoint._evidence import is_data_of, misfit
 from asynchooks.checkpoint._manifest import (
     MANIFEST_SUFFIX,
     MAX_MANIFEST_BYTES,
@@ -22,8 +22,7 @@ from asynchooks.checkpoint._manifest import (
     next_manifest_name,
     pointer_name,
 )
-from asynchooks.checkpoint._serialize import HEAD_BYTES, save_id_in
-from asynchooks.checkpoint._storage import read_all
+from asynchooks.checkpoint._storage import NestingStore, nesting, read_all
 from asynchooks.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
@@ -32,12 +31,12 @@ from asynchooks.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Collection, Mapping, MutableMapping
 
-    from asynchooks.checkpoint._manifest import CheckpointInfo
+    from asynchooks.checkpoint._manifest import CheckpointInfo, Layout
     from asynchooks.checkpoint._storage import Entry, Store
 
-__all__ = ["committed", "find_committed", "info_of", "pointed_name", "read_manifest", "url_of", "written_by"]
+__all__ = ["committed", "find_committed", "info_of", "pointed_name", "read_manifest", "url_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ logger = logging.getLogger(__name__)
 class _Unfit:
     """Data and manifests that do not fit; equal when nothing has changed between two looks."""
 
-    nbytes: int
+    reason: str
     seen: tuple[object, ...]
 
 
@@ -57,7 +56,8 @@ def committed(
 
     A run may save, replace and prune meanwhile: what seems not to be committed is looked at again, until two looks
     in a row see the same. `known` remembers manifests between calls, so that pruning after every save does not
-    read all of them again.
+    read all of them again, nor list the folder of each sharded checkpoint: of one that is known, and whose manifest
+    is as it was, only that its folder is there is looked at, which takes one request for all of them.
     """
     known = {} if known is None else known
     found = _look_until_still(store, known, None)
@@ -84,20 +84,6 @@ def read_manifest(store: Store, filename: str) -> Manifest | None:
     except CheckpointNotFoundError:
         return None
     return Manifest.from_json(text, where=url_of(store, filename))
-
-
-def written_by(store: Store, name: str) -> str | None:
-    """The id of the save that wrote the file; None for a file of another kind, or none at all."""
-    head = b""
-    try:
-        with closing(store.read(name, chunk_bytes=HEAD_BYTES)) as pieces:  # type: ignore[type-var] # a generator
-            for piece in pieces:
-                head += bytes(piece[: HEAD_BYTES - len(head)])
-                if len(head) >= HEAD_BYTES:
-                    break
-    except CheckpointNotFoundError:
-        return None
-    return save_id_in(head)
 
 
 def pointed_name(store: Store, pointer: SavedAs) -> str | None:
@@ -127,60 +113,91 @@ def url_of(store: Store, name: str) -> str:
     return f"{store.url.rstrip('/')}/{name}"
 
 
+class _Look:
+    """A folder at one moment; what is in the folders inside is asked for as far as needed."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.entries = store.entries()
+        self._folders: Collection[str] | None = None
+
+    def has_data(self, name: str, layout: Layout | None = None) -> bool:
+        """Whether there is something at the name, of that layout or any."""
+        if layout != "sharded" and name in self.entries:
+            return True
+        return layout != "single" and name in self.folders
+
+    @property
+    def folders(self) -> Collection[str]:
+        """Listed once, and not at all where every manifest has its file."""
+        if self._folders is None:
+            self._folders = set(self.store.folders()) if isinstance(self.store, NestingStore) else ()
+        return self._folders
+
+    def entries_for(self, manifest: Manifest) -> Mapping[str, Entry]:
+        """Where the manifest's files are to be; a sharded checkpoint's folder is listed now."""
+        if not manifest.files:
+            return self.entries
+        if manifest.name not in self.folders:
+            return {}
+        return nesting(self.store).folder(manifest.name).entries()
+
+
 def _look_until_still(
     store: Store, known: MutableMapping[str, tuple[Entry, Manifest]], only: str | None
 ) -> list[Manifest]:
     unfit_before: dict[str, _Unfit] = {}
     while True:
-        entries = store.entries()
+        look = _Look(store)
         found: list[Manifest] = []
         unfit: dict[str, _Unfit] = {}
-        for filename in entries if only is None else [manifest_name(only)]:
+        for filename in look.entries if only is None else [manifest_name(only)]:
             name = filename.removesuffix(MANIFEST_SUFFIX)
-            if name == filename or name not in entries or filename not in entries:
+            if name == filename or filename not in look.entries:
                 continue
-            judged = _committed_at(store, entries, name, known)
+            judged = _committed_at(look, name, known)
             if isinstance(judged, Manifest):
                 found.append(judged)
-            else:
+            elif judged is not None:
                 unfit[name] = judged
         if unfit == unfit_before:
             break
         unfit_before = unfit
-    for name, files in unfit.items():
-        logger.warning(
-            "%s is not a committed checkpoint: its %d bytes are not what its manifest describes",
-            url_of(store, name),
-            files.nbytes,
-        )
+    for name, misfit_of in unfit.items():
+        logger.warning("%s is not a committed checkpoint: %s", url_of(store, name), misfit_of.reason)
     return found
 
 
 def _committed_at(
-    store: Store,
-    entries: Mapping[str, Entry],
-    name: str,
-    known: MutableMapping[str, tuple[Entry, Manifest]],
-) -> Manifest | _Unfit:
-    replacing = next_manifest_name(name) in entries
-    entry = entries[manifest_name(name)]
+    look: _Look, name: str, known: MutableMapping[str, tuple[Entry, Manifest]]
+) -> Manifest | _Unfit | None:
+    """The manifest of what is committed at the name; None when there is no data at all."""
+    entry = look.entries[manifest_name(name)]
+    replacing = next_manifest_name(name) in look.entries
     if not replacing and name in known and known[name][0] == entry:
-        return known[name][1]
-    candidates = [_read_or_warn(store, manifest_name(name))]
-    if replacing:
-        candidates.append(_read_or_warn(store, next_manifest_name(name)))
-    nbytes = entries[name].nbytes
-    fitting = [manifest for manifest in candidates if manifest is not None and manifest.nbytes == nbytes]
-    writer = None
-    if replacing:  # read last: one of the manifests may have been replaced or removed since the listing
-        writer = written_by(store, name)
-        fitting = [manifest for manifest in fitting if manifest.save_id == writer]
-    if not fitting or fitting[0].name != name:
-        ids = [None if manifest is None else manifest.save_id for manifest in candidates]
-        return _Unfit(entries[name].nbytes, (entries[name], entry, *ids, writer))
-    if not replacing:
-        known[name] = (entry, fitting[0])
-    return fitting[0]
+        manifest = known[name][1]
+        return manifest if look.has_data(name, manifest.layout) else None
+    if not look.has_data(name):
+        return None
+    reason = "its manifest is damaged, or not of this kind"
+    seen: list[object] = [entry, look.entries.get(name)]
+    for filename in (manifest_name(name), next_manifest_name(name)) if replacing else (manifest_name(name),):
+        candidate = _read_or_warn(look.store, filename)
+        if candidate is None or candidate.name != name:
+            seen.append(None)
+            continue
+        entries = look.entries_for(candidate)
+        wrong = misfit(candidate, entries)
+        # asked last: one of the manifests may have been replaced or removed since the listing
+        if wrong is None and replacing and not is_data_of(look.store, candidate):
+            wrong = "it is not what its manifest describes"
+        if wrong is None:
+            if not replacing:
+                known[name] = (entry, candidate)
+            return candidate
+        reason = wrong
+        seen += [candidate.save_id, wrong, *(entries.get(file.name) for file in candidate.files)]
+    return _Unfit(reason, tuple(seen))
 
 
 def _read_or_warn(store: Store, filename: str) -> Manifest | None:

@@ -3,21 +3,62 @@
 Decides the order of the small writes around the data, so that at every instant each name is a whole
 checkpoint or none, and a replaced one is the old or the new. Every function is one step; the order between
 them is the checkpointer's.
+
+A single file::
+
+    check_layout -> (bytes at the store) announce -> (data visible) -> publish
+
+A sharded checkpoint, whose data files have names that no reader knows until `.metadata` tells them::
+
+    first rank: check_layout, replaced = settle -> all ranks: data files -> all have arrived ->
+    first rank: announce -> put_metadata -> publish -> clear_replaced
+
+`publish_sharded` is the last line. Until `put_metadata`, all readers see the old checkpoint; from then on plain
+readers of DCP see the new one, and so do ours, by the next manifest.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
-from asynchooks.checkpoint._catalog import read_manifest, url_of, written_by
-from asynchooks.checkpoint._content import Content
-from asynchooks.checkpoint._manifest import Manifest, SavedAs, manifest_name, next_manifest_name, pointer_name
-from asynchooks.errors import StorageFullError
+from asynchooks.checkpoint._catalog import find_committed, read_manifest, url_of
+from asynchooks.checkpoint._content import Content, checksum
+from asynchooks.checkpoint._evidence import is_data_of
+from asynchooks.checkpoint._files import METADATA, File, chunk_bytes_for, chunk_lengths
+from asynchooks.checkpoint._manifest import manifest_name, next_manifest_name, pointer_name
+from asynchooks.checkpoint._storage import nesting, unlimited
+from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError, StorageFullError
 
 if TYPE_CHECKING:
-    from asynchooks.checkpoint._storage import Store
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["announce", "point", "publish", "remove", "withdraw"]
+    from asynchooks.checkpoint._manifest import Layout, Manifest, SavedAs
+    from asynchooks.checkpoint._storage import Progress, Store
+
+__all__ = [
+    "announce",
+    "check_layout",
+    "clear_replaced",
+    "delete_data",
+    "delete_files",
+    "metadata_file",
+    "point",
+    "publish",
+    "publish_sharded",
+    "put_metadata",
+    "remove",
+    "settle",
+    "withdraw",
+]
+
+_FEW = 16
+_WORDS: Mapping[Layout, str] = {"single": "single-file", "sharded": "sharded"}
+
+
+def _nothing() -> None:
+    """Let the file appear."""
 
 
 def announce(store: Store, manifest: Manifest) -> None:
@@ -29,10 +70,15 @@ def announce(store: Store, manifest: Manifest) -> None:
     store.put(next_manifest_name(manifest.name), Content.of(manifest.to_json()))
 
 
-def withdraw(store: Store, manifest: Manifest) -> None:
-    """After the data failed: remove the next manifest, unless only the answer was lost and the data is there."""
-    if written_by(store, manifest.name) != manifest.save_id:
-        store.delete(next_manifest_name(manifest.name))
+def withdraw(store: Store, manifest: Manifest) -> bool:
+    """After the data failed: remove the next manifest, unless only the answer was lost and the data is there.
+
+    Returns whether it is removed: then a sharded save's data files count for nobody, and may be deleted.
+    """
+    if is_data_of(store, manifest):
+        return False
+    store.delete(next_manifest_name(manifest.name))
+    return True
 
 
 def publish(store: Store, manifest: Manifest) -> None:
@@ -41,14 +87,117 @@ def publish(store: Store, manifest: Manifest) -> None:
     store.delete(next_manifest_name(manifest.name))
 
 
+def check_layout(store: Store, name: str, layout: Layout) -> None:
+    """Before any data: nothing of the other layout stands at the name.
+
+    Raises:
+        ForeignCheckpointError: it does. To replace it would need a moment at which neither is there.
+    """
+    try:
+        found = read_manifest(store, manifest_name(name))
+    except (CorruptCheckpointError, ForeignCheckpointError):  # will be replaced, as ever
+        found = None
+    there = "a file" if layout == "sharded" and name in store.entries() else None
+    if found is not None and found.layout != layout:
+        there = f"a {_WORDS[found.layout]} checkpoint (step {found.step})"
+    if there is not None:
+        raise ForeignCheckpointError(
+            f"{url_of(store, name)} is {there}, which a {_WORDS[layout]} checkpoint cannot replace. "
+            "Save under another name, or delete it first."
+        )
+
+
+def settle(store: Store, name: str) -> Manifest | None:
+    """Before a sharded save: finish what a killed one of that name left half done, so that its place may be taken.
+
+    Returns what is committed there now: what `publish_sharded` replaces. Data files of the killed one that do not
+    count stay for `sweep`.
+    """
+    found = find_committed(store, name)
+    if found is not None and next_manifest_name(name) in store.entries():
+        publish(store, found)  # else `announce` would take the description of what is there away
+    return found
+
+
+def metadata_file(metadata: bytes, *, nfiles: int) -> File:
+    """How the manifest describes `.metadata`; `nfiles` as in `chunk_bytes_for`."""
+    chunk_bytes = chunk_bytes_for(len(metadata), nfiles=nfiles)
+    lengths = chunk_lengths(len(metadata), chunk_bytes)
+    return File.of(METADATA, checksum(Content.of(metadata), lengths), chunk_bytes)
+
+
+def put_metadata(
+    store: Store, manifest: Manifest, metadata: bytes, *, before_visible: Callable[[], None] = _nothing
+) -> None:
+    """When all data files are durable: write `.metadata`, at which the sharded checkpoint takes its place.
+
+    `before_visible` is called just before, and again when the write is tried again; what it raises stops it.
+    """
+    content = Content.of(metadata)
+    if content.nbytes != manifest.metadata.nbytes:
+        raise ValueError(f"{manifest.name}: the manifest describes another {METADATA}")
+    nesting(store).folder(manifest.name).put(METADATA, content, before_visible=before_visible)
+
+
+def clear_replaced(
+    store: Store, manifest: Manifest, replaced: Manifest | None, *, progress: Progress = unlimited
+) -> None:
+    """After the manifest: delete the data files of the one that was replaced. What a kill leaves is for `sweep`."""
+    kept = {file.name for file in manifest.files}
+    gone = [file.name for file in replaced.files if file.name not in kept] if replaced is not None else []
+    delete_files(nesting(store).folder(manifest.name), gone, progress=progress)
+
+
+def publish_sharded(
+    store: Store,
+    manifest: Manifest,
+    metadata: bytes,
+    replaced: Manifest | None,
+    *,
+    before_visible: Callable[[], None] = _nothing,
+    progress: Progress = unlimited,
+) -> None:
+    """When the data files of all ranks are durable: make the checkpoint exist, in place of `replaced`.
+
+    First rank only. When it raises before the manifest is there, `withdraw` says whether the data files may go.
+    """
+    announce(store, manifest)
+    put_metadata(store, manifest, metadata, before_visible=before_visible)
+    publish(store, manifest)
+    clear_replaced(store, manifest, replaced, progress=progress)
+
+
+def delete_files(store: Store, names: Sequence[str], *, progress: Progress = unlimited) -> None:
+    """Delete files of one folder, several at a time where the store likes that; `progress` hears of each as 1."""
+
+    def delete(name: str) -> None:
+        store.delete(name)
+        progress(1)
+
+    if store.parallel_reads == 1 or len(names) <= _FEW:
+        for name in names:
+            delete(name)
+        return
+    with ThreadPoolExecutor(store.parallel_reads, thread_name_prefix="asynchooks-delete") as threads:
+        deletions = [threads.submit(delete, name) for name in names]
+        try:
+            for deletion in deletions:
+                deletion.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
 def point(store: Store, pointer: SavedAs, name: str) -> None:
     """Replace a pointer file: one line, the checkpoint's absolute path or URL, as MMEngine's users know it."""
     store.put(pointer_name(pointer), Content.of(url_of(store, name).encode()))
 
 
-def remove(store: Store, manifest: Manifest, *, beside_others: bool = False) -> bool:
+def remove(
+    store: Store, manifest: Manifest, *, beside_others: bool = False, progress: Progress = unlimited
+) -> bool:
     """Delete a committed checkpoint: its manifest before its data, so that a half-deleted one is none.
 
+    Of a sharded one, `.metadata` goes before the files that it names, and then the folder if nothing else is in it.
     The next manifest stands while the data goes, so that `sweep` can prove what a kill leaves. A full store takes
     one only when something else is gone: a kill in between then leaves data that is nobody's.
 
@@ -57,20 +206,43 @@ def remove(store: Store, manifest: Manifest, *, beside_others: bool = False) -> 
         manifest: the checkpoint.
         beside_others: another process may save this name: look before each deletion whether the data is still
             this save's. No store can look and delete at once, so that an instant remains.
+        progress: told of 1 for each file of a sharded one; what it raises stops between two.
 
     Returns:
         Whether it is gone; False when another process replaced it meanwhile.
     """
     has_room = _announced(store, manifest)
-    for name in (manifest_name(manifest.name), manifest.name):
-        if beside_others and written_by(store, manifest.name) != manifest.save_id:
+    for delete in (partial(store.delete, manifest_name(manifest.name)), partial(_take_away, store, manifest)):
+        if beside_others and not is_data_of(store, manifest):
             _withdraw_removal(store, manifest)
             return False
-        store.delete(name)
+        delete()
         if not has_room:
             has_room = _announced(store, manifest)
+    if manifest.files:
+        delete_data(store, manifest, progress=progress)
     store.delete(next_manifest_name(manifest.name))
     return True
+
+
+def delete_data(store: Store, manifest: Manifest, *, progress: Progress = unlimited) -> None:
+    """Delete the files of a sharded save that no reader knows, and its folder if nothing else is in it.
+
+    Of one that is being removed, or of one that failed and was withdrawn. Its names are its own: no other save's file
+    goes.
+    """
+    folder = nesting(store).folder(manifest.name)
+    names = [file.name for file in manifest.files if file.name != METADATA]
+    delete_files(folder, names, progress=progress)
+    folder.discard()
+
+
+def _take_away(store: Store, manifest: Manifest) -> None:
+    """What makes readers see the data: the file, or `.metadata`."""
+    if manifest.files:
+        nesting(store).folder(manifest.name).delete(METADATA)
+    else:
+        store.delete(manifest.name)
 
 
 def _announced(store: Store, manifest: Manifest) -> bool:

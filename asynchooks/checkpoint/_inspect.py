@@ -6,11 +6,14 @@ changes nothing and reads no data: whether every byte is right is `_verify`'s qu
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asynchooks.checkpoint._catalog import committed, info_of, pointed_name, read_manifest
+from asynchooks.checkpoint._evidence import misfit
+from asynchooks.checkpoint._files import METADATA, save_id_of
 from asynchooks.checkpoint._manifest import (
     MANIFEST_SUFFIX,
     NEXT_SUFFIX,
@@ -20,20 +23,21 @@ from asynchooks.checkpoint._manifest import (
     next_manifest_name,
 )
 from asynchooks.checkpoint._owner import OWNER_FILE
-from asynchooks.checkpoint._storage import open_store
-from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError
+from asynchooks.checkpoint._storage import Entry, NestingStore, open_store
+from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError, UnsafePathError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest, SavedAs
-    from asynchooks.checkpoint._storage import Entry, Store
+    from asynchooks.checkpoint._storage import Store
 
 __all__ = ["FolderContents", "OtherFile", "inspect_folder"]
 
 _LOOKS = 5
+_Kind: TypeAlias = Literal["unfinished", "damaged", "foreign"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class OtherFile:
     """A file of the folder that belongs to no committed checkpoint, or that contradicts one.
 
     Attributes:
-        name: its name.
+        name: its name; of a file in a folder inside "folder/file", of a whole folder "folder/".
         nbytes: its length.
         modified: when it was last written (UTC); None where the store has no times.
         kind: "unfinished": a save or a removal that is under way or was cut short, which `sweep` finishes or removes
@@ -53,7 +57,7 @@ class OtherFile:
     name: str
     nbytes: int
     modified: datetime | None
-    kind: Literal["unfinished", "damaged", "foreign"]
+    kind: _Kind
     reason: str
 
 
@@ -66,7 +70,7 @@ class FolderContents:
         checkpoints: the committed ones, oldest first.
         pointers: the name that each pointer file names; a pointer that is not there is missing.
         others: all files that are neither of a committed checkpoint nor a good pointer nor the owner file, by name.
-        nbytes: the length of all files together.
+        nbytes: the length of all files together, with those in the folders of checkpoints.
     """
 
     url: str
@@ -105,15 +109,31 @@ def _look(store: Store) -> FolderContents:
     entries = store.entries()
     manifests = committed(store)
     pointers = {pointer: name for pointer in POINTERS if (name := pointed_name(store, pointer)) is not None}
-    judge = _Judge(store, entries, {manifest.name: manifest for manifest in manifests}, pointers)
+    folders = _folders(store)
+    by_name = {manifest.name: manifest for manifest in manifests}
+    judge = _Judge(store, entries, folders, by_name, pointers)
     others = [other for name in sorted(entries) if (other := judge.other(name)) is not None]
+    others += [other for name in folders for other in judge.folder(name)]
     return FolderContents(
         url=store.url,
         checkpoints=tuple(info_of(store, manifest) for manifest in manifests),
         pointers=pointers,
         others=tuple(others),
-        nbytes=sum(entry.nbytes for entry in entries.values()),
+        nbytes=sum(entry.nbytes for listed in (entries, *folders.values()) for entry in listed.values()),
     )
+
+
+def _folders(store: Store) -> dict[str, Mapping[str, Entry]]:
+    """The files in each folder inside that is, was or may become a sharded checkpoint."""
+    found: dict[str, Mapping[str, Entry]] = {}
+    if not isinstance(store, NestingStore):
+        return {}
+    for name in sorted(store.folders()):
+        with suppress(UnsafePathError):  # somebody's, such as .git
+            files = store.folder(name).entries()
+            if METADATA in files or any(save_id_of(file) is not None for file in files):
+                found[name] = files
+    return found
 
 
 class _Judge:
@@ -123,11 +143,13 @@ class _Judge:
         self,
         store: Store,
         entries: Mapping[str, Entry],
+        folders: Mapping[str, Mapping[str, Entry]],
         checkpoints: Mapping[str, Manifest],
         pointers: Mapping[SavedAs, str],
     ) -> None:
         self._store = store
         self._entries = entries
+        self._folders = folders
         self._checkpoints = checkpoints
         self._pointers = pointers
 
@@ -146,12 +168,56 @@ class _Judge:
             return self._manifest(name, name.removesuffix(MANIFEST_SUFFIX))
         return self._data(name)
 
+    def folder(self, name: str) -> Iterator[OtherFile]:
+        """What is in a folder inside that is no committed checkpoint, or beside one."""
+        manifest = self._checkpoints.get(name)
+        if manifest is None or not manifest.files:
+            yield self._whole_folder(name)
+            return
+        listed = {file.name for file in manifest.files}
+        for file, entry in sorted(self._folders[name].items()):
+            if file in listed:
+                continue
+            if TEMPORARY.fullmatch(file):
+                yield _other(f"{name}/{file}", entry, "unfinished", "a temporary file, being written or left")
+            elif save_id_of(file) is not None:
+                reason = f"data of another save of {name}, which is under way, was cut short or replaced"
+                yield _other(f"{name}/{file}", entry, "unfinished", reason)
+            else:
+                yield _other(f"{name}/{file}", entry, "foreign", f"no manifest lists it as part of {name}")
+
+    def _whole_folder(self, name: str) -> OtherFile:
+        files = self._folders[name]
+        modified = [entry.modified_s for entry in files.values() if entry.modified_s is not None]
+        entry = Entry(sum(file.nbytes for file in files.values()), max(modified, default=None))
+        return _other(f"{name}/", entry, *self._judged_folder(name, files))
+
+    def _judged_folder(self, name: str, files: Mapping[str, Entry]) -> tuple[_Kind, str]:
+        if manifest_name(name) in self._entries:
+            try:
+                manifest = read_manifest(self._store, manifest_name(name))
+            except CorruptCheckpointError as error:
+                return "damaged", str(error)
+            except ForeignCheckpointError as error:
+                return "foreign", str(error)
+            wrong = None if manifest is None else misfit(manifest, files)
+            return "damaged", wrong or "its manifest describes something else"
+        if next_manifest_name(name) in self._entries:
+            return "unfinished", "not committed yet, or no more: its manifest is missing"
+        if METADATA in files:
+            said = "no manifest beside it: nothing vouches for it"
+            return (
+                "foreign",
+                f"a folder in the format of torch.distributed.checkpoint, which can be loaded; {said}",
+            )
+        return "unfinished", "data of a save that is under way or was cut short before its commit"
+
     def _pointer(self, name: str, named: str | None) -> OtherFile | None:
         if named is None:
             return self._found(name, "damaged", "a pointer that names no checkpoint")
         if named in self._checkpoints:
             return None
-        if named not in self._entries:
+        if named not in self._entries and named not in self._folders:
             return self._found(name, "damaged", f"a pointer to {named}, which is not there")
         if manifest_name(named) in self._entries:
             return self._found(name, "damaged", f"a pointer to {named}, which is not whole")
@@ -170,6 +236,8 @@ class _Judge:
     def _manifest(self, name: str, data: str) -> OtherFile | None:
         if data in self._checkpoints:
             return None
+        if data in self._folders:
+            return self._found(name, self._whole_folder(data).kind, f"the manifest of {data}/")
         if data not in self._entries:
             if next_manifest_name(data) in self._entries:
                 return self._found(name, "unfinished", f"the manifest of {data}, which is on its way")
@@ -195,7 +263,10 @@ class _Judge:
         said = f"has {nbytes} bytes where {manifest.nbytes} were saved at step {manifest.step}"
         return self._found(name, "damaged", f"{said}: truncated or overwritten")
 
-    def _found(self, name: str, kind: Literal["unfinished", "damaged", "foreign"], reason: str) -> OtherFile:
-        entry = self._entries[name]
-        modified = None if entry.modified_s is None else datetime.fromtimestamp(entry.modified_s, UTC)
-        return OtherFile(name, entry.nbytes, modified, kind, reason)
+    def _found(self, name: str, kind: _Kind, reason: str) -> OtherFile:
+        return _other(name, self._entries[name], kind, reason)
+
+
+def _other(name: str, entry: Entry, kind: _Kind, reason: str) -> OtherFile:
+    modified = None if entry.modified_s is None else datetime.fromtimestamp(entry.modified_s, UTC)
+    return OtherFile(name, entry.nbytes, modified, kind, reason)

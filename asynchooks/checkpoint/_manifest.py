@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from asynchooks.checkpoint._files import MAX_FILES, METADATA, Chunk, File, file_from_document
 from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError, UnsafePathError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ __all__ = [
     "TEMPORARY",
     "CheckpointInfo",
     "Chunk",
+    "File",
+    "Layout",
     "Manifest",
     "SavedAs",
     "check_name",
@@ -37,30 +40,29 @@ __all__ = [
 ]
 
 FORMAT = "asynchooks.checkpoint"
-VERSION = 1
+VERSION = 2
+"""Version 1 is a single file, and is written as ever; version 2 is sharded: many files in a folder."""
+
 MANIFEST_SUFFIX = ".manifest.json"
 NEXT_SUFFIX = ".manifest.next.json"
 MAX_NAME_BYTES = 200
 MAX_MANIFEST_BYTES = 16 * 2**20
-"""The manifest of a file of 4 TiB; nothing that is longer is read."""
+"""The manifest of a file of 4 TiB, or of 32,768 files of any length; nothing that is longer is read."""
 
 _MAX_TEXT = 4096
 _MAX_INT = 2**63 - 1
 _MAX_CREATED_NS = 253_402_300_799 * 10**9  # the year 9999, where Python's calendar ends
 
 SavedAs = Literal["last", "best"]
+Layout = Literal["single", "sharded"]
+"""One file that `torch.save` wrote, or a folder in the format of torch.distributed.checkpoint."""
+
 POINTERS: Mapping[SavedAs, str] = {"last": "last_checkpoint", "best": "best_checkpoint"}
+
+_LAYOUTS: Mapping[Layout, str] = {"single": "torch.save", "sharded": "dcp"}
 
 TEMPORARY = re.compile(r"\.asynchooks-[0-9a-f]{32}\.tmp")
 """Names of files that are being written; nothing else has such a name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A run of bytes in a file and its xxh3 (128 bits, hexadecimal)."""
-
-    nbytes: int
-    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +70,20 @@ class CheckpointInfo:
     """A committed checkpoint, as lists, retention and the resume see it.
 
     Attributes:
-        name: file name in its folder.
+        name: of its file, or of its folder if it is sharded, in the run's folder.
         url: where it is; an absolute path on a local disk. Without credentials.
         step: training steps done at the capture.
         epoch: epochs done at the capture; None where the loop counts none.
         metrics: what was measured, finite or not.
-        nbytes: length of the file.
+        nbytes: length of the file, or of all its files.
         created_ns: nanoseconds since 1970 (UTC); grows from save to save of one checkpointer.
         run_id: the run that saved it; a resumed run goes on under the same id.
         save_id: never used twice, also when a name is.
         group: retention compares checkpoints of one group only.
         saved_as: the pointer that was set to it, if any.
+        layout: "single" file, or "sharded" folder.
+        nfiles: how many files it consists of.
+        world_size: how many ranks wrote it.
     """
 
     name: str
@@ -92,6 +97,9 @@ class CheckpointInfo:
     save_id: str
     group: str
     saved_as: SavedAs | None = None
+    layout: Layout = "single"
+    nfiles: int = 1
+    world_size: int = 1
 
     @property
     def created(self) -> datetime:
@@ -101,7 +109,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole content of a manifest file."""
+    """The whole content of a manifest file: of a single file's chunks, or of a folder's files."""
 
     name: str
     step: int
@@ -115,11 +123,23 @@ class Manifest:
     group: str
     saved_as: SavedAs | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[File, ...] = ()
+    world_size: int = 1
+
+    @property
+    def layout(self) -> Layout:
+        """A folder has files; `.metadata` is always one of them."""
+        return "sharded" if self.files else "single"
 
     @property
     def nbytes(self) -> int:
-        """Length of the file that it describes."""
-        return sum(chunk.nbytes for chunk in self.chunks)
+        """Length of the file that it describes, or of all its files."""
+        return sum(part.nbytes for part in self.files or self.chunks)
+
+    @property
+    def metadata(self) -> File:
+        """The file of a sharded checkpoint that says which of the others count."""
+        return next(file for file in self.files if file.name == METADATA)
 
     def info(self, url: str) -> CheckpointInfo:
         """The public part, of a checkpoint at `url`."""
@@ -135,26 +155,26 @@ class Manifest:
             save_id=self.save_id,
             group=self.group,
             saved_as=self.saved_as,
+            layout=self.layout,
+            nfiles=len(self.files) or 1,
+            world_size=self.world_size,
         )
 
     def to_json(self) -> bytes:
-        """The manifest file's bytes: standard JSON, where a metric that is not finite is a string."""
+        """The manifest file's bytes: standard JSON, where a metric that is not finite is a string.
+
+        Raises:
+            ValueError: it would be longer than any reader takes: too many files.
+        """
         document = {
             "format": FORMAT,
-            "version": VERSION,
-            "layout": "torch.save",
+            "version": 2 if self.files else 1,
+            "layout": _LAYOUTS[self.layout],
             "name": self.name,
             "step": self.step,
             "epoch": self.epoch,
             "metrics": {key: _from_float(value) for key, value in self.metrics.items()},
-            "files": [
-                {
-                    "name": self.name,
-                    "size": self.nbytes,
-                    "checksum": "xxh3_128",
-                    "chunks": [[chunk.nbytes, chunk.digest] for chunk in self.chunks],
-                }
-            ],
+            **(self._sharded_files() if self.files else self._single_file()),
             "tensors": self.tensors,
             "run_id": self.run_id,
             "save_id": self.save_id,
@@ -164,7 +184,32 @@ class Manifest:
             "created_ns": self.created_ns,
             "versions": dict(self.versions),
         }
-        return json.dumps(document, indent=1, allow_nan=False).encode()
+        text = json.dumps(document, indent=1, allow_nan=False).encode()
+        if self.files and len(text) > MAX_MANIFEST_BYTES:
+            raise ValueError(
+                f"{self.name}: the manifest of {len(self.files)} files takes {len(text)} bytes; no reader takes more "
+                f"than {MAX_MANIFEST_BYTES}. At most {MAX_FILES} files, with chunks as `chunk_bytes_for` says, fit."
+            )
+        return text
+
+    def _single_file(self) -> dict[str, Any]:
+        return {
+            "files": [
+                {
+                    "name": self.name,
+                    "size": self.nbytes,
+                    "checksum": "xxh3_128",
+                    "chunks": [[chunk.nbytes, chunk.digest] for chunk in self.chunks],
+                }
+            ]
+        }
+
+    def _sharded_files(self) -> dict[str, Any]:
+        return {
+            "world_size": self.world_size,
+            "checksum": "xxh3_128",
+            "files": [file.document() for file in self.files],
+        }
 
     @classmethod
     def from_json(cls, text: bytes, *, where: str) -> Manifest:
@@ -194,7 +239,6 @@ class Manifest:
 
     @classmethod
     def _from_document(cls, document: dict[str, Any]) -> Manifest:
-        (file,) = document["files"]
         saved_as = document["saved_as"]
         if saved_as not in (None, *POINTERS):
             raise ValueError(f"saved_as={saved_as!r}")
@@ -203,7 +247,7 @@ class Manifest:
             step=_integer(document["step"], -_MAX_INT),
             epoch=None if document["epoch"] is None else _integer(document["epoch"], -_MAX_INT),
             metrics={str(key): float(value) for key, value in document["metrics"].items()},
-            chunks=tuple(Chunk(_integer(nbytes), _text(digest)) for nbytes, digest in file["chunks"]),
+            chunks=() if document["version"] > 1 else _chunks(document),
             tensors=_text(document["tensors"]),
             created_ns=_integer(document["created_ns"], 0, _MAX_CREATED_NS),
             run_id=_text(document["run_id"]),
@@ -211,8 +255,10 @@ class Manifest:
             group=_text(document["group"]),
             saved_as=saved_as,
             versions={_text(key): _text(value) for key, value in document["versions"].items()},
+            files=_files(document) if document["version"] > 1 else (),
+            world_size=_integer(document["world_size"], 1) if document["version"] > 1 else 1,
         )
-        if manifest.nbytes != file["size"] or manifest.nbytes > _MAX_INT or file["name"] != manifest.name:
+        if manifest.nbytes > _MAX_INT:
             raise ValueError("files")
         return manifest
 
@@ -258,6 +304,22 @@ def pointer_name(pointer: SavedAs) -> str:
 def temporary_name(unique: str) -> str:
     """The name under which data is written before it is visible; `unique` is 32 hexadecimal digits."""
     return f".asynchooks-{unique}.tmp"
+
+
+def _chunks(document: dict[str, Any]) -> tuple[Chunk, ...]:
+    (file,) = document["files"]
+    chunks = tuple(Chunk(_integer(nbytes), _text(digest)) for nbytes, digest in file["chunks"])
+    if sum(chunk.nbytes for chunk in chunks) != file["size"] or file["name"] != document["name"]:
+        raise ValueError("files")
+    return chunks
+
+
+def _files(document: dict[str, Any]) -> tuple[File, ...]:
+    files = tuple(file_from_document(file) for file in document["files"])
+    names = {file.name for file in files}
+    if document["layout"] != _LAYOUTS["sharded"] or METADATA not in names or len(names) < len(files):
+        raise ValueError("files")
+    return files
 
 
 def _integer(value: object, least: int = 0, most: int = _MAX_INT) -> int:

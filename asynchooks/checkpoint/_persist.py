@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from asynchooks.checkpoint._commit import announce
+from asynchooks.checkpoint._commit import announce, check_layout
 from asynchooks.checkpoint._content import CHUNK_BYTES, checksum, chunk_plan, digest
 from asynchooks.errors import StorageError
 
@@ -51,6 +51,7 @@ class Persist:
 
     def run(self, progress: Progress) -> Manifest:
         """Write the data; on return it is durable and visible. Returns the manifest to publish."""
+        check_layout(self._store, self._draft.name, "single")
         content = self._serialized.content
         if content.nbytes <= CHUNK_BYTES:
             summed: Future[Manifest] = Future()

@@ -126,7 +126,8 @@ def remove_judged(
         store: the folder.
         manifests: what was judged.
         verdicts: on each of them.
-        progress: told of 0 before each deletion; what it raises stops between two.
+        progress: told of 0 before each deletion, and of 1 for each file of a sharded one that is gone; what it
+            raises stops between two.
         beside_others: leave one alone that another process replaces or removes meanwhile.
     """
     by_save_id = {manifest.save_id: manifest for manifest in manifests}
@@ -137,7 +138,7 @@ def remove_judged(
         try:
             if beside_others and not _is_untouched(store, manifest):
                 continue
-            is_gone = remove(store, manifest, beside_others=beside_others)
+            is_gone = remove(store, manifest, beside_others=beside_others, progress=progress)
         except CheckpointError as error:
             error.add_note(f"{count} of {len(going)} were deleted before.")
             raise

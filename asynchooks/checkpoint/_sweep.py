@@ -1,32 +1,38 @@
 """What killed runs leave behind, and its removal.
 
 Decides what is provably a leftover: files under our temporary names whose writer is gone, and data beside a
-next manifest that says that this very data was being saved or removed. Everything else is left alone, also
-when it looks useless: a file without a manifest may be somebody's copy.
+next manifest that says that this very data was being saved or removed; and in a folder inside, data files that carry
+a save id which no manifest lists and `.metadata` does not name. Everything else is left alone, also when it looks
+useless: a file without a manifest may be somebody's copy.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asynchooks.checkpoint._catalog import find_committed, read_manifest, url_of, written_by
+from asynchooks.checkpoint._catalog import find_committed, read_manifest, url_of
 from asynchooks.checkpoint._commit import publish
-from asynchooks.checkpoint._manifest import NEXT_SUFFIX, TEMPORARY, manifest_name
-from asynchooks.checkpoint._storage import UploadingStore, open_store
+from asynchooks.checkpoint._evidence import is_data_of
+from asynchooks.checkpoint._files import METADATA, save_id_of
+from asynchooks.checkpoint._manifest import NEXT_SUFFIX, TEMPORARY, manifest_name, next_manifest_name
+from asynchooks.checkpoint._storage import NestingStore, UploadingStore, nesting, open_store
 from asynchooks.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
     ForeignCheckpointError,
     StorageError,
+    UnsafePathError,
 )
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from typing import Any
 
+    from asynchooks.checkpoint._manifest import Manifest
     from asynchooks.checkpoint._storage import Entry, Store
 
 __all__ = ["sweep"]
@@ -49,7 +55,9 @@ def sweep(
     Touched are only files last written more than `older_than_s` ago (one day: longer than any save in flight):
     temporary files of this package that no process holds, and what a save or a removal that was cut short left
     beside its next manifest. A replacement that was cut short after its data was durable is finished, and only
-    its next manifest goes. With `dry_run`, nothing is touched, and what would be removed is returned.
+    its next manifest goes. In the folders of sharded checkpoints (their files are returned as "folder/file"), also
+    the data files of saves that were cut short or replaced; a folder that is empty then goes too. With `dry_run`,
+    nothing is touched, and what would be removed is returned.
 
     Unfinished multipart uploads into an S3 folder are no files, and cost money. Nothing in them proves whose they
     are, so they are told in a warning, and aborted (in the return value: "upload of" a name) only with
@@ -71,10 +79,81 @@ def sweep(
         for leftover in _leftovers(store, entries, name, dry_run=dry_run):
             removed.append(leftover)
             if not dry_run:
-                store.delete(leftover)
+                _delete(store, leftover)
                 logger.info("swept %s", url_of(store, leftover))
     removed += _sweep_uploads(store, limit_s, dry_run=dry_run, abort=abort_uploads)
+    for name, folder in _folders(store):
+        removed += [
+            f"{name}/{file}"
+            for file in _sweep_folder(store, name, folder, limit_s, gone=set(removed), dry_run=dry_run)
+        ]
+        uploads = _sweep_uploads(folder, limit_s, dry_run=dry_run, abort=abort_uploads)
+        removed += [f"{upload} in {name}" for upload in uploads]
     return removed
+
+
+def _folders(store: Store) -> Iterator[tuple[str, NestingStore]]:
+    if not isinstance(store, NestingStore):
+        return
+    for name in sorted(store.folders()):
+        with suppress(UnsafePathError):  # somebody's, such as .git
+            yield name, store.folder(name)
+
+
+def _sweep_folder(
+    store: Store, name: str, folder: NestingStore, limit_s: float, *, gone: Collection[str], dry_run: bool
+) -> list[str]:
+    """Remove what killed saves left in one folder, and the folder if that was all; `gone` was swept before."""
+    entries = folder.entries()
+    old = sorted(
+        file
+        for file, entry in entries.items()
+        if entry.modified_s is not None and entry.modified_s <= limit_s
+    )
+    data = [file for file in old if save_id_of(file) is not None]
+    kept = _kept(store, name, folder, data, gone) if data else set()
+    leftovers = [file for file in data if file not in kept]
+    leftovers += [file for file in old if TEMPORARY.fullmatch(file) and not folder.is_being_written(file)]
+    if not dry_run:
+        for file in leftovers:
+            folder.delete(file)
+            logger.info("swept %s", url_of(folder, file))
+        if leftovers or name + NEXT_SUFFIX in gone:
+            folder.discard()
+    return leftovers
+
+
+def _kept(
+    store: Store, name: str, folder: NestingStore, data: Iterable[str], gone: Collection[str]
+) -> Collection[str]:
+    """The data files that count: listed by a manifest that stands, or named by `.metadata` for plain readers."""
+    try:
+        if next_manifest_name(name) in gone:  # or would be: one of the two has been decided for
+            standing = [find_committed(store, name) or read_manifest(store, manifest_name(name))]
+        else:
+            standing = [
+                read_manifest(store, file) for file in (manifest_name(name), next_manifest_name(name))
+            ]
+    except (CorruptCheckpointError, ForeignCheckpointError):  # nobody can say what it lists
+        return set(data)
+    kept = {file.name for manifest in standing if manifest is not None for file in manifest.files}
+    if f"{name}/{METADATA}" not in gone:
+        ids = {save_id for file in data if (save_id := save_id_of(file)) is not None}
+        named = _named_in_metadata(folder, ids)
+        kept |= {file for file in data if save_id_of(file) in named}
+    return kept
+
+
+def _named_in_metadata(folder: NestingStore, save_ids: Collection[str]) -> set[str]:
+    """Those that occur in `.metadata`, whatever else that is: it is only searched, and never unpickled."""
+    found: set[str] = set()
+    tail = b""
+    with suppress(CheckpointNotFoundError):
+        for piece in folder.read(METADATA):
+            text = tail + bytes(piece)
+            found |= {save_id for save_id in save_ids if save_id.encode() in text}
+            tail = text[-64:]
+    return found
 
 
 def _sweep_uploads(store: Store, limit_s: float, *, dry_run: bool, abort: bool) -> list[str]:
@@ -118,16 +197,26 @@ def _leftovers(store: Store, entries: Mapping[str, Entry], name: str, *, dry_run
                 publish(store, committed)  # writes the manifest of what is there
             yield name
             return
-        if data in entries and manifest_name(data) not in entries:
-            if not _is_described(store, name, data):
+        if manifest_name(data) not in entries:
+            described = _described(store, name, data)
+            if described is not None:
+                yield f"{data}/{METADATA}" if described.files else data
+            elif data in entries:
                 return
-            yield data
         yield name
 
 
-def _is_described(store: Store, next_name: str, data: str) -> bool:
+def _delete(store: Store, leftover: str) -> None:
+    folder, _, file = leftover.rpartition("/")
+    (nesting(store).folder(folder) if folder else store).delete(file)
+
+
+def _described(store: Store, next_name: str, data: str) -> Manifest | None:
+    """The next manifest, if the data beside it is the very data that it describes."""
     try:
         described = read_manifest(store, next_name)
     except (CorruptCheckpointError, ForeignCheckpointError):
-        return False
-    return described is not None and described.save_id == written_by(store, data)
+        return None
+    if described is None or described.name != data or not is_data_of(store, described):
+        return None
+    return described

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -38,6 +38,8 @@ _PRELOAD = [
     "asynchooks.testing._ranks",
 ]
 _STOP_S = 10.0
+_RESOLVER = {"RES_OPTIONS": "timeout:1 attempts:1"}
+"""torch asks for the names of addresses, for messages; a machine without a name server answers that after 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Ranks:
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
         self._messages: dict[int, tuple[Any, str | None]] = {}
+        self._ended: set[int] = set()
         target = (str(Path(function.__code__.co_filename).resolve()), function.__qualname__)
         for rank in range(world_size):
             here, there = context.Pipe(duplex=False)
@@ -97,6 +100,7 @@ class Ranks:
                 "TORCHELASTIC_USE_AGENT_STORE": "True",
                 "TORCHELASTIC_RESTART_COUNT": str(attempt),
                 "OMP_NUM_THREADS": "1",
+                **_RESOLVER,
                 **(environment or {}),
             }
             process = context.Process(
@@ -119,23 +123,32 @@ class Ranks:
         if self._processes[rank].is_alive():
             os.kill(self.pids[rank], number)
 
-    def outcomes(self, timeout_s: float = 60.0) -> list[RankOutcome]:
-        """Wait until every rank has ended, and say how.
+    def wait(self, ranks: Iterable[int], timeout_s: float = 60.0) -> None:
+        """Wait until these ranks have ended.
 
         Raises:
             TimeoutError: some have not; the message names them.
         """
         deadline = time.monotonic() + timeout_s
-        running = dict(enumerate(self._pipes))
+        running = {rank: self._pipes[rank] for rank in ranks if rank not in self._ended}
         while running and time.monotonic() < deadline:
             ready = wait(list(running.values()), max(0.0, deadline - time.monotonic()))
             for rank in [rank for rank, pipe in running.items() if pipe in ready]:
                 try:
                     self._messages[rank] = running[rank].recv()
                 except EOFError:  # it has ended
+                    self._ended.add(rank)
                     del running[rank]
         if running:
             raise TimeoutError(f"ranks {sorted(running)} have not ended after {timeout_s:g} s")
+
+    def outcomes(self, timeout_s: float = 60.0) -> list[RankOutcome]:
+        """Wait until every rank has ended, and say how.
+
+        Raises:
+            TimeoutError: some have not; the message names them.
+        """
+        self.wait(range(len(self._pipes)), timeout_s)
         for process in self._processes:
             process.join(_STOP_S)
         return [
@@ -186,6 +199,8 @@ def start_rank_server() -> Any:
     """Start the process that ranks are forked from, if there is none yet; return multiprocessing's context of it."""
     from multiprocessing import forkserver
 
+    for name, value in _RESOLVER.items():  # the store lives in this process
+        os.environ.setdefault(name, value)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
     forkserver.ensure_running()

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from asynchooks.checkpoint import Content, Entry, OwnerFile, Progress, Store, owner_file
+from asynchooks.checkpoint import Content, Entry, NestingStore, OwnerFile, Progress, Store, owner_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 __all__ = ["Call", "Fault", "FaultyStore", "SlowStore"]
 
-Operation: TypeAlias = Literal["put", "read", "read_into", "entries", "delete", "own"]
+Operation: TypeAlias = Literal["put", "read", "read_into", "entries", "delete", "own", "folders", "discard"]
 
 _CHUNK_BYTES = 16 * 2**20
 
@@ -34,7 +34,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call that a store received."""
+    """One call that a store received; inside a folder, `name` begins with the folder's and a slash."""
 
     operation: Operation
     name: str
@@ -47,7 +47,7 @@ class Fault:
     Attributes:
         error: makes the exception.
         operation: which calls; None for all.
-        name: shell pattern of the file's name.
+        name: shell pattern of the file's name, which in a folder begins with the folder's and a slash.
         after_bytes: let a put get so far first; the file is then partly written when it fails.
         skip: let so many matching calls through first.
         times: then fail so many; None for ever.
@@ -76,12 +76,13 @@ class Fault:
 
 @dataclass(slots=True)
 class FaultyStore:
-    """A store whose calls fail as told, and that remembers every call in `calls`."""
+    """A store whose calls fail as told, and that remembers every call in `calls`; folders inside share both."""
 
     inner: Store
     faults: list[Fault] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _inside: str = field(default="", repr=False)
 
     @property
     def url(self) -> str:
@@ -147,12 +148,28 @@ class FaultyStore:
         """The inner store's; to hold, read or write it is an "own"."""
         return _FaultyOwnerFile(owner_file(self.inner, name), lambda: self._raise_if_hit(Call("own", name)))
 
+    def folder(self, name: str) -> FaultyStore:
+        """The inner store's, with the same faults and calls."""
+        inner = _nesting(self.inner).folder(name)
+        return replace(self, inner=inner, _inside=f"{self._inside}{name}/")
+
+    def folders(self) -> Collection[str]:
+        """List, or fail."""
+        self._raise_if_hit(Call("folders", ""))
+        return _nesting(self.inner).folders()
+
+    def discard(self) -> None:
+        """Remove, or fail."""
+        self._raise_if_hit(Call("discard", ""))
+        _nesting(self.inner).discard()
+
     def _raise_if_hit(self, call: Call) -> None:
         fault = self._hit(call)
         if fault is not None:
             raise fault.error()
 
     def _hit(self, call: Call) -> Fault | None:
+        call = Call(call.operation, self._inside + call.name)
         with self._lock:
             self.calls.append(call)
             return next((fault for fault in self.faults if fault.is_hit(call)), None)
@@ -251,3 +268,23 @@ class SlowStore:
     def owner_file(self, name: str) -> OwnerFile:
         """The inner store's, at full speed."""
         return owner_file(self.inner, name)
+
+    def folder(self, name: str) -> SlowStore:
+        """The inner store's, as slow."""
+        return replace(self, inner=_nesting(self.inner).folder(name))
+
+    def folders(self) -> Collection[str]:
+        """List after the latency."""
+        time.sleep(self.latency_s)
+        return _nesting(self.inner).folders()
+
+    def discard(self) -> None:
+        """Remove after the latency."""
+        time.sleep(self.latency_s)
+        _nesting(self.inner).discard()
+
+
+def _nesting(store: Store) -> NestingStore:
+    if isinstance(store, NestingStore):
+        return store
+    raise TypeError(f"{type(store).__name__} has no folders inside: it is no NestingStore")

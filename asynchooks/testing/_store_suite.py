@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from asynchooks.checkpoint import (
-    Content,
-)
-from asynchooks.errors import CheckpointNotFoundError, StorageFullError
+from asynchooks.checkpoint import Content, NestingStore
+from asynchooks.errors import CheckpointNotFoundError, StorageFullError, UnsafePathError
 
 if TYPE_CHECKING:
     from asynchooks.checkpoint import Store
@@ -30,7 +28,7 @@ _MIB = 2**20
 
 
 class StoreSuite:
-    """What `asynchooks.checkpoint.Store` promises."""
+    """What `asynchooks.checkpoint.Store` promises, and `NestingStore` where the store is one."""
 
     def test_what_was_put_reads_back(self, store: Store) -> None:
         """One buffer or many, empty ones among them."""
@@ -197,3 +195,76 @@ class StoreSuite:
     def test_a_folder_that_does_not_exist_yet_is_empty(self, store: Store) -> None:
         """Nothing has to be made beforehand, save a bucket."""
         assert dict(store.entries()) == {}
+
+    def test_a_folder_holds_files_of_its_own(self, store: Store) -> None:
+        """The same names in both; neither lists what is the other's. `.metadata` is a name like others."""
+        folder = _nesting(store).folder("iter_1")
+        store.put("a", Content.of(b"outside"))
+        folder.put("a", Content.of(b"inside"))
+        folder.put(".metadata", Content.of(b"it"))
+
+        assert b"".join(folder.read("a")) == b"inside"
+        assert b"".join(store.read("a")) == b"outside"
+        assert set(folder.entries()) == {"a", ".metadata"}
+        assert set(store.entries()) == {"a"}
+        assert folder.url == store.url.rstrip("/") + "/iter_1"
+
+    def test_a_large_file_in_a_folder_comes_back_whole(self, store: Store) -> None:
+        """Through whatever writes large files."""
+        folder = _nesting(store).folder("iter_1")
+        data = bytes(torch.arange(20 * _MIB + 5, dtype=torch.int64).to(torch.uint8).numpy())
+        folder.put("large", Content.of(data))
+        buffer = bytearray(100)
+
+        assert b"".join(folder.read("large")) == data
+        assert folder.read_into("large", 17 * _MIB, [memoryview(buffer)]) == 100
+        assert buffer == data[17 * _MIB : 17 * _MIB + 100]
+
+    def test_folders_that_hold_something_are_named(self, store: Store) -> None:
+        """Those directly inside; none of what was never written to."""
+        nesting = _nesting(store)
+        store.put("a", Content.of(b"x"))
+        nesting.folder("unused")
+        nesting.folder("outer").folder("inner").put("a", Content.of(b"x"))
+
+        assert list(nesting.folders()) == ["outer"]
+        assert list(nesting.folder("outer").folders()) == ["inner"]
+        assert list(nesting.folder("unused").folders()) == []
+
+    def test_a_folder_is_discarded_once_it_is_empty(self, store: Store) -> None:
+        """And not before; again does no harm, and neither does writing to it again."""
+        folder = _nesting(store).folder("iter_1")
+        folder.put("a", Content.of(b"x"))
+        folder.discard()
+        assert set(folder.entries()) == {"a"}
+        folder.delete("a")
+
+        folder.discard()
+        folder.discard()
+        assert list(_nesting(store).folders()) == []
+        folder.put("b", Content.of(b"y"))
+        assert list(_nesting(store).folders()) == ["iter_1"]
+
+    def test_a_stopped_put_in_a_folder_leaves_no_file(self, store: Store) -> None:
+        """Nor a temporary one."""
+        folder = _nesting(store).folder("iter_1")
+
+        def stop(_nbytes: int) -> None:
+            raise StorageFullError("no space left")
+
+        with pytest.raises(StorageFullError):
+            folder.put("a", Content.of(bytes(20 * _MIB)), progress=stop)
+
+        assert dict(folder.entries()) == {}
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a\\b", ".hidden", "a\0"])
+    def test_a_folders_name_is_one_safe_component(self, store: Store, name: str) -> None:
+        """Whatever the name says, nothing outside is reached."""
+        with pytest.raises(UnsafePathError):
+            _nesting(store).folder(name)
+
+
+def _nesting(store: Store) -> NestingStore:
+    if not isinstance(store, NestingStore):
+        pytest.skip("this store has no folders inside")
+    return store

@@ -13,7 +13,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from asynchooks._cli._app import app
-from asynchooks.checkpoint import Checkpointer, CheckpointInfo, capture, list_checkpoints
+from asynchooks.checkpoint import Checkpointer, CheckpointInfo, capture, list_checkpoints, open_store
+from tests.checkpoint.dcp_folder import Sharded
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -88,7 +89,7 @@ def test_the_keys_of_list_as_json_are_these(run: Path) -> None:
     assert set(document) == {"url", "checkpoints", "pointers", "others", "bytes"}
     assert set(document["checkpoints"][0]) == {
         *("name", "url", "step", "epoch", "metrics", "bytes", "created", "run_id", "save_id", "group"),
-        *("saved_as", "pointers", "verified"),
+        *("saved_as", "layout", "files", "world_size", "pointers", "verified"),
     }
     assert set(document["others"][0]) == {"name", "bytes", "modified", "kind", "reason"}
     assert [one["verified"] for one in document["checkpoints"]] == [True] * 4
@@ -316,3 +317,47 @@ def test_the_readme_names_every_key_of_the_json(run: Path) -> None:
         if command == "prune":
             keys -= set(json.loads(invoke("list", run, "--json").stdout)["checkpoints"][0])
         assert {key for key in keys if f"`{key}`" not in described} == set()
+
+
+# ---- sharded ----
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    for step in (1, 2):
+        Sharded(step, f"iter_{step}", world_size=3).save(open_store(folder))
+    return folder
+
+
+def test_list_shows_a_sharded_checkpoint_as_one_line(sharded: Path) -> None:
+    result = invoke("list", sharded, "--verify")
+
+    assert result.exit_code == 0
+    (row,) = [line for line in result.stdout.splitlines() if line.startswith("iter_2")]
+    assert "sharded: 4 files, 3 ranks" in row
+    assert row.rstrip().endswith("yes")
+    (first, _) = json.loads(invoke("list", sharded, "--json").stdout)["checkpoints"]
+    assert (first["layout"], first["files"], first["world_size"]) == ("sharded", 4, 3)
+
+
+def test_verify_takes_a_sharded_checkpoint_or_the_folder_of_many(sharded: Path) -> None:
+    assert "2 checkpoints whole" in invoke("verify", sharded).stdout
+    assert "1 checkpoint whole" in invoke("verify", sharded / "iter_1").stdout
+    (data,) = sharded.glob("iter_1/__1_0*")
+    damage(sharded / "iter_1", data.name)
+
+    result = invoke("verify", sharded / "iter_1")
+    assert result.exit_code == 1
+    assert f"iter_1/{data.name}: chunk 0" in result.stdout
+    data.unlink()
+    assert f"DAMAGED  iter_1  {data.name} is not there" in invoke("verify", sharded / "iter_1").stdout
+
+
+def test_prune_and_sweep_take_folders(sharded: Path) -> None:
+    Sharded(1, "iter_9").put_data(open_store(sharded))
+
+    assert invoke("prune", sharded, "--keep-last", "1", "--yes").exit_code == 0
+    assert not (sharded / "iter_1").exists()
+    assert "Removed 2 files." in invoke("sweep", sharded, "--older-than", "0s", "--yes").stdout
+    assert sorted(path.name for path in sharded.iterdir()) == ["iter_2", "iter_2.manifest.json"]

@@ -78,6 +78,7 @@ def _print(contents: FolderContents, findings: Mapping[str, Finding]) -> None:
             "epoch",
             "metrics",
             "size",
+            "layout",
             "created (UTC)",
             "run",
             "group",
@@ -105,12 +106,20 @@ def _row(contents: FolderContents, info: CheckpointInfo, finding: Finding | None
         "" if info.epoch is None else str(info.epoch),
         metric_words(info.metrics),
         size(info.nbytes),
+        _layout(info),
         time_words(info.created),
         short_id(info.run_id),
         info.group,
         ", ".join(_pointers(contents, info)),
         "" if finding is None else "gone" if finding.is_gone else "yes" if finding.is_whole else "DAMAGED",
     )
+
+
+def _layout(info: CheckpointInfo) -> str:
+    """Of a sharded one; a single file needs no word."""
+    if info.layout == "single":
+        return ""
+    return f"sharded: {count(info.nfiles, 'file')}, {count(info.world_size, 'rank')}"
 
 
 def _pointers(contents: FolderContents, info: CheckpointInfo) -> list[str]:

@@ -42,7 +42,7 @@ class Place:
     @property
     def other(self) -> OtherFile | None:
         """The file that was named, if it is no committed checkpoint."""
-        return next((other for other in self.contents.others if other.name == self.name), None)
+        return next((other for other in self.contents.others if other.name.rstrip("/") == self.name), None)
 
 
 def look_at(url: str, options: Mapping[str, Any]) -> Place:
@@ -59,7 +59,9 @@ def look_at(url: str, options: Mapping[str, Any]) -> Place:
         if place is None:
             raise
         return place
-    if contents.nbytes or contents.checkpoints or contents.others:
+    is_empty = not (contents.nbytes or contents.checkpoints or contents.others)
+    is_sharded = not contents.checkpoints and any(other.name == ".metadata" for other in contents.others)
+    if not (is_empty or is_sharded):
         return Place(url, options, contents)
     return _as_file(url, options) or Place(url, options, contents)
 

@@ -88,6 +88,9 @@ def checkpoint_facts(info: CheckpointInfo) -> dict[str, Any]:
         "save_id": info.save_id,
         "group": info.group,
         "saved_as": info.saved_as,
+        "layout": info.layout,
+        "files": info.nfiles,
+        "world_size": info.world_size,
     }
 
 

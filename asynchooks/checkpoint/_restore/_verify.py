@@ -5,11 +5,12 @@ Decides between whole and damaged; loads nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asynchooks.checkpoint._catalog import find_committed, info_of, url_of
 from asynchooks.checkpoint._restore._reading import Reading
-from asynchooks.checkpoint._storage import open_folder, unlimited
+from asynchooks.checkpoint._storage import nesting, open_folder, unlimited
 from asynchooks.errors import CheckpointNotFoundError
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def verify(
 
 
 def verify_in(store: Store, manifest: Manifest, progress: Progress = unlimited) -> None:
-    """Verify one committed checkpoint of a folder."""
-    reading = Reading(store, manifest.name, manifest.nbytes, manifest, progress=progress)
-    with reading.filling([], everything=True):
-        pass
+    """Verify one committed checkpoint of a folder, of a sharded one every file."""
+    folder = nesting(store).folder(manifest.name) if manifest.files else store
+    files = [replace(manifest, name=file.name, chunks=file.chunks, files=()) for file in manifest.files]
+    for file in files or [manifest]:
+        reading = Reading(folder, file.name, file.nbytes, file, progress=progress)
+        with reading.filling([], everything=True):
+            pass

@@ -12,9 +12,11 @@ from asynchooks.checkpoint._storage._open import WriterChoice, open_folder, open
 from asynchooks.checkpoint._storage._owner_file import GuardingStore, OwnerFile, owner_file
 from asynchooks.checkpoint._storage._store import (
     Entry,
+    NestingStore,
     Progress,
     Store,
     UploadingStore,
+    nesting,
     read_all,
     scatter,
     unlimited,
@@ -23,12 +25,14 @@ from asynchooks.checkpoint._storage._store import (
 __all__ = [
     "Entry",
     "GuardingStore",
+    "NestingStore",
     "OwnerFile",
     "Progress",
     "Stopped",
     "Store",
     "UploadingStore",
     "WriterChoice",
+    "nesting",
     "open_folder",
     "open_store",
     "owner_file",

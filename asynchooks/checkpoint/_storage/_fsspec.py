@@ -13,12 +13,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.checkpoint._content import CHUNK_BYTES
-from asynchooks.checkpoint._manifest import temporary_name
+from asynchooks.checkpoint._manifest import check_name, temporary_name
 from asynchooks.checkpoint._storage._errors import Guard, redact_url
 from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, scatter, unlimited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from fsspec import AbstractFileSystem
 
@@ -109,6 +109,24 @@ class FsspecStore:
         del name
         return False
 
+    def folder(self, name: str) -> FsspecStore:
+        """The folder inside, on the same file system."""
+        return FsspecStore(
+            self._filesystem,
+            self._path(check_name(name)),
+            url=f"{self._url}/{name}",
+            secrets=self._guard.secrets,
+            deadline_s=self._guard.deadline_s,
+        )
+
+    def folders(self) -> Collection[str]:
+        """What the file system calls a directory."""
+        return self._guard.call("list", "", self._folders)
+
+    def discard(self) -> None:
+        """Remove the directory if it is empty, where the file system has real ones."""
+        self._guard.call("remove", "", self._discard_folder)
+
     def _path(self, name: str) -> str:
         return posixpath.join(self._folder, name)
 
@@ -168,16 +186,28 @@ class FsspecStore:
             self._filesystem.rm_file(self._path(name))
 
     def _entries(self) -> dict[str, Entry]:
-        self._filesystem.invalidate_cache(self._folder)
-        try:
-            listing = self._filesystem.ls(self._folder, detail=True)
-        except FileNotFoundError:
-            return {}
         return {
             posixpath.basename(item["name"]): Entry(int(item["size"] or 0), _modified_s(item))
-            for item in listing
+            for item in self._listing()
             if item["type"] == "file"
         }
+
+    def _folders(self) -> list[str]:
+        names = [item["name"].rstrip("/") for item in self._listing() if item["type"] == "directory"]
+        return [posixpath.basename(name) for name in names]
+
+    def _listing(self) -> list[Any]:
+        self._filesystem.invalidate_cache(self._folder)
+        try:
+            return list(self._filesystem.ls(self._folder, detail=True))
+        except FileNotFoundError:
+            return []
+
+    def _discard_folder(self) -> None:
+        if self._appears_whole or self._listing():  # some file systems remove what is inside as well
+            return
+        with suppress(FileNotFoundError):
+            self._filesystem.rmdir(self._folder)
 
 
 def _write(file: Any, piece: memoryview, *, is_last: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -10,14 +11,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asynchooks.checkpoint._content import CHUNK_BYTES
-from asynchooks.checkpoint._manifest import temporary_name
+from asynchooks.checkpoint._manifest import check_name, temporary_name
 from asynchooks.checkpoint._storage._errors import Guard
 from asynchooks.checkpoint._storage._local_owner import LocalOwnerFile
 from asynchooks.checkpoint._storage._local_write import write_content
 from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, unlimited
+from asynchooks.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from asynchooks.checkpoint._content import Content
 
@@ -25,6 +27,9 @@ __all__ = ["LocalStore"]
 
 _IOV_MAX = 1024
 _PARALLEL_READS = 4
+_MAKING_ATTEMPTS = 3
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_STAYS = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR}
 
 
 class LocalStore:
@@ -37,6 +42,7 @@ class LocalStore:
     def __init__(self, folder: str | os.PathLike[str], *, deadline_s: float = 120.0) -> None:
         self._folder = os.path.abspath(os.fspath(folder))  # noqa: PTH100 - may be NFS: resolve() would follow links
         self._guard = Guard(self._folder, attempts=5, deadline_s=deadline_s)
+        self._is_made = False
 
     @property
     def url(self) -> str:
@@ -98,6 +104,18 @@ class LocalStore:
                 os.close(descriptor)
             return False
 
+    def folder(self, name: str) -> LocalStore:
+        """The folder inside."""
+        return LocalStore(self._path(check_name(name)), deadline_s=self._guard.deadline_s)
+
+    def folders(self) -> Collection[str]:
+        """The folders inside, empty ones and links to folders among them."""
+        return self._guard.call("list", "", self._folders)
+
+    def discard(self) -> None:
+        """Remove the folder if it is empty."""
+        self._guard.call("remove", "", self._discard)
+
     def owner_file(self, name: str) -> LocalOwnerFile:
         """The folder's owner file, held by a lock."""
         return LocalOwnerFile(self._folder, name, self._guard)
@@ -108,9 +126,8 @@ class LocalStore:
     def _put(
         self, name: str, content: Content, progress: Progress, before_visible: Callable[[], None]
     ) -> None:
-        os.makedirs(self._folder, exist_ok=True)  # noqa: PTH103
         temporary = self._path(temporary_name(uuid.uuid4().hex))
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = self._created(temporary)
         try:
             with suppress(OSError):  # a file system without locks: `is_being_written` then always says yes
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,6 +135,13 @@ class LocalStore:
             os.fsync(descriptor)
             before_visible()
             os.replace(temporary, self._path(name))  # noqa: PTH105
+        except IsADirectoryError as error:
+            with suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108
+            raise StorageError(
+                f"could not write {self._path(name)}: a folder of that name is there. Save under another name, or "
+                "move the folder away."
+            ) from error
         except BaseException:
             with suppress(OSError):  # the first failure is the one to report
                 os.unlink(temporary)  # noqa: PTH108
@@ -125,6 +149,47 @@ class LocalStore:
         finally:
             os.close(descriptor)
         self._sync_folder()
+
+    def _created(self, path: str) -> int:
+        """A new file, open for writing; the folder may be discarded by another process before it stands there."""
+        for _ in range(_MAKING_ATTEMPTS - 1):
+            self._make()
+            with suppress(FileNotFoundError):
+                return os.open(path, _NEW, 0o666)
+        self._make()
+        return os.open(path, _NEW, 0o666)
+
+    def _make(self) -> None:
+        """Make the folder and its parents, each durable in the one above; once, also when somebody else made it."""
+        missing = [] if self._is_made else [self._folder]
+        above = self._folder
+        while not os.path.isdir(above):  # noqa: PTH112
+            missing += [above] if above not in missing else []
+            above = os.path.dirname(above)  # noqa: PTH120
+        for folder in reversed(missing):
+            with suppress(FileExistsError):
+                os.mkdir(folder)  # noqa: PTH102
+            with suppress(
+                PermissionError
+            ):  # one may enter it and not list it; then nobody can make it durable
+                _sync(os.path.dirname(folder))  # noqa: PTH120
+        self._is_made = True
+
+    def _folders(self) -> list[str]:
+        found: list[str] = []
+        with suppress(FileNotFoundError), os.scandir(self._folder) as listing:
+            found = [item.name for item in listing if item.is_dir()]
+        return found
+
+    def _discard(self) -> None:
+        self._is_made = False
+        try:
+            os.rmdir(self._folder)  # noqa: PTH106
+        except OSError as error:
+            if error.errno not in _STAYS:
+                raise
+        with suppress(FileNotFoundError, PermissionError):
+            _sync(os.path.dirname(self._folder))  # noqa: PTH120
 
     def _read_into(self, name: str, offset: int, buffers: Sequence[memoryview]) -> int:
         descriptor = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
@@ -153,11 +218,15 @@ class LocalStore:
         return found
 
     def _sync_folder(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(self._folder)
+
+
+def _sync(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read(descriptor: int, offset: int, buffers: Sequence[memoryview]) -> int:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import obstore
 
 from asynchooks.checkpoint._content import CHUNK_BYTES
+from asynchooks.checkpoint._manifest import check_name
 from asynchooks.checkpoint._storage._errors import Guard
 from asynchooks.checkpoint._storage._object_owner import ObjectOwnerFile
 from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, scatter, unlimited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from obstore.store import ObjectStore as Client
 
@@ -44,12 +45,27 @@ _NO_RANGE = ("non-partial response", "Content-Range")
 
 
 class ObjectStore:
-    """A prefix of a bucket or container."""
+    """A prefix of a bucket or container.
+
+    Args:
+        client: obstore's, for the URL that was opened.
+        url: this folder's.
+        secrets: texts that must not appear in a message.
+        uploads: tells of unfinished uploads into this folder, where the store can be asked.
+        inside: the folder's path below the client's own; empty, or with a slash at its end.
+    """
 
     def __init__(
-        self, client: Client, *, url: str, secrets: tuple[str, ...] = (), uploads: S3Uploads | None = None
+        self,
+        client: Client,
+        *,
+        url: str,
+        secrets: tuple[str, ...] = (),
+        uploads: S3Uploads | None = None,
+        inside: str = "",
     ) -> None:
         self._client: Any = client
+        self._inside = inside
         self._uploads = uploads
         self._guard = Guard(url, secrets=secrets)
         self._insisting = replace(self._guard, attempts=_INSISTING_ATTEMPTS)
@@ -79,13 +95,13 @@ class ObjectStore:
             if content.nbytes <= part_bytes:
                 progress(content.nbytes)  # before: what it raises must leave nothing visible
                 before_visible()
-                obstore.put(self._client, name, b"".join(content.buffers), use_multipart=False)
+                obstore.put(self._client, self._path(name), b"".join(content.buffers), use_multipart=False)
                 return
             stopped: list[Exception] = []
             try:
                 obstore.put(
                     self._client,
-                    name,
+                    self._path(name),
                     _reported(content.chunks(part_bytes), progress, before_visible, stopped),
                     use_multipart=True,
                     chunk_size=part_bytes,
@@ -102,7 +118,7 @@ class ObjectStore:
     def read(self, name: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
         """Stream the object: one request for all of it."""
         with self._guard.translated("read", name):
-            stream = iter(obstore.get(self._client, name).stream(min_chunk_size=chunk_bytes))
+            stream = iter(obstore.get(self._client, self._path(name)).stream(min_chunk_size=chunk_bytes))
         while True:
             with self._guard.translated("read", name):
                 piece = next(stream, None)
@@ -127,7 +143,7 @@ class ObjectStore:
     def entries(self) -> Mapping[str, Entry]:
         """The objects directly under the prefix."""
         with self._guard.translated("list", ""):
-            objects = obstore.list_with_delimiter(self._client)["objects"]
+            objects = obstore.list_with_delimiter(self._client, self._prefix)["objects"]
         return {
             item["path"].rpartition("/")[2]: Entry(item["size"], item["last_modified"].timestamp())
             for item in objects
@@ -137,10 +153,38 @@ class ObjectStore:
         """Delete the object."""
         self._insisting.call("delete", name, lambda: self._delete(name))
 
+    def folder(self, name: str) -> ObjectStore:
+        """The prefix below."""
+        folder = ObjectStore(
+            self._client,
+            url=f"{self.url.rstrip('/')}/{check_name(name)}",
+            secrets=self._guard.secrets,
+            uploads=None if self._uploads is None else self._uploads.inside(name),
+            inside=f"{self._inside}{name}/",
+        )
+        folder._answers_ranges = self._answers_ranges
+        return folder
+
+    def folders(self) -> Collection[str]:
+        """The prefixes below, up to the next slash."""
+        with self._guard.translated("list", ""):
+            prefixes = obstore.list_with_delimiter(self._client, self._prefix)["common_prefixes"]
+        return [prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes]
+
+    def discard(self) -> None:
+        """Nothing: a prefix is gone with the last object under it."""
+
+    @property
+    def _prefix(self) -> str | None:
+        return self._inside.rstrip("/") or None
+
+    def _path(self, name: str) -> str:
+        return self._inside + name
+
     def _begins_like(self, name: str, content: Content) -> bool:
         """Whether the object has the content's length and first bytes, in which a checkpoint's save id stands."""
         try:
-            if obstore.head(self._client, name)["size"] != content.nbytes:
+            if obstore.head(self._client, self._path(name))["size"] != content.nbytes:
                 return False
             pieces = self.read(name, chunk_bytes=_HEAD_BYTES)
             with closing(pieces):  # type: ignore[type-var] # a generator
@@ -152,12 +196,14 @@ class ObjectStore:
     def _read_range(self, name: str, offset: int, buffer: memoryview) -> int:
         if self._answers_ranges:
             try:
-                data = memoryview(obstore.get_range(self._client, name, start=offset, length=buffer.nbytes))
+                data = memoryview(
+                    obstore.get_range(self._client, self._path(name), start=offset, length=buffer.nbytes)
+                )
             except (FileNotFoundError, PermissionError):
                 raise
             except Exception as error:
                 if not any(sign in str(error) for sign in _NO_RANGE):
-                    if offset >= obstore.head(self._client, name)["size"]:
+                    if offset >= obstore.head(self._client, self._path(name))["size"]:
                         return 0
                     raise
             else:
@@ -168,7 +214,7 @@ class ObjectStore:
         return self._read_streamed(name, offset, buffer)
 
     def _ends_at(self, name: str, end: int) -> bool:
-        return bool(obstore.head(self._client, name)["size"] == end)
+        return bool(obstore.head(self._client, self._path(name))["size"] == end)
 
     def _read_streamed(self, name: str, offset: int, buffer: memoryview) -> int:
         """Read from the start, drop what comes before the range."""
@@ -200,11 +246,11 @@ class ObjectStore:
 
     def owner_file(self, name: str) -> ObjectOwnerFile:
         """The prefix's owner file, guarded by conditional puts."""
-        return ObjectOwnerFile(self._client, name, self._insisting)
+        return ObjectOwnerFile(self._client, self._path(name), self._insisting)
 
     def _delete(self, name: str) -> None:
         with suppress(FileNotFoundError):  # stores differ in whether a missing object is an error
-            obstore.delete(self._client, name)
+            obstore.delete(self._client, self._path(name))
 
 
 def _reported(

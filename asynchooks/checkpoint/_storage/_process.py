@@ -3,7 +3,8 @@
 For stores whose writing holds the GIL, such as file systems written in Python: a thread would slow every training
 step while it writes. Decides what goes to the writer process (files from a megabyte on), and what happens when it
 fails: a lost writer is replaced and the put tried once more; one that does not start costs speed, not a checkpoint,
-since the calling thread writes then. All else is the inner store's.
+since the calling thread writes then. All else is the inner store's. A folder and the folders inside share one
+writer process.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import os
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -23,12 +24,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._storage._errors import Guard
 from asynchooks.checkpoint._storage._owner_file import OwnerFile, owner_file
-from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, unlimited
+from asynchooks.checkpoint._storage._store import Entry, Progress, nesting, nothing, unlimited
 from asynchooks.checkpoint._storage._writer import Writer, WriterLostError, WriterStartError
 from asynchooks.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from asynchooks.checkpoint._content import Content
     from asynchooks.checkpoint._storage._store import Store
@@ -94,16 +95,14 @@ class ProcessStore:
         python: str = sys.executable,
     ) -> None:
         self._inner = inner
-        self._description = {**description, "secrets": list(secrets), "deadline_s": deadline_s}
+        self._inside: tuple[str, ...] = ()
         self._guard = Guard(inner.url, secrets=secrets)
-        self._deadline_s = deadline_s
-        self._python = python
-        self._owner = os.getpid()
-        self._one_at_a_time = threading.Lock()
-        self._putting: int | None = None
-        self._writer: Writer | None = None
-        self._reaches_the_same = False
-        self._has_warned = False
+        self._desk = _Desk(
+            inner.url,
+            {**description, "secrets": list(secrets), "deadline_s": deadline_s},
+            self._guard,
+            python,
+        )
 
     @property
     def url(self) -> str:
@@ -118,8 +117,7 @@ class ProcessStore:
     @property
     def writer_pid(self) -> int | None:
         """The writer process; None while there is none."""
-        writer = self._writer
-        return None if writer is None or writer.is_ended else writer.pid
+        return self._desk.writer_pid
 
     def put(
         self,
@@ -130,20 +128,11 @@ class ProcessStore:
         before_visible: Callable[[], None] = nothing,
     ) -> None:
         """Have a large file written by the writer process, and write a small one here."""
-        is_inside = self._putting == threading.get_ident()  # called by `before_visible`
-        if is_inside or content.nbytes < _LARGE_BYTES:
+        if content.nbytes < _LARGE_BYTES or self._desk.is_putting_here():  # called by `before_visible`
             self._inner.put(name, content, progress=progress, before_visible=before_visible)
             return
-        if self._owner != os.getpid():  # a fork: its writer is the parent's, and nobody here holds the lock
-            self._owner, self._one_at_a_time, self._writer = os.getpid(), threading.Lock(), None
-        while not self._one_at_a_time.acquire(timeout=_WAIT_S):
-            progress(0)
-        try:
-            self._putting = threading.get_ident()
+        with self._desk.turn(progress):
             is_written = self._put(name, content, progress, before_visible)
-        finally:
-            self._putting = None
-            self._one_at_a_time.release()
         if not is_written:
             self._inner.put(name, content, progress=progress, before_visible=before_visible)
 
@@ -171,12 +160,27 @@ class ProcessStore:
         """The best that the inner store offers."""
         return owner_file(self._inner, name)
 
+    def folder(self, name: str) -> ProcessStore:
+        """The inner store's, with the same writer process."""
+        inner = nesting(self._inner).folder(name)
+        folder = ProcessStore(inner, {}, secrets=self._guard.secrets)
+        folder._inside, folder._desk = (*self._inside, name), self._desk
+        return folder
+
+    def folders(self) -> Collection[str]:
+        """The inner store's."""
+        return nesting(self._inner).folders()
+
+    def discard(self) -> None:
+        """The inner store's."""
+        nesting(self._inner).discard()
+
     def close(self) -> None:
-        """End the writer process, if there is one; the next large put starts another. Collected, it ends as well."""
-        with self._one_at_a_time:
-            writer, self._writer = self._writer, None
-            if writer is not None:
-                writer.end()
+        """End the writer process of this folder and those inside; the next large put starts another.
+
+        Collected, it ends as well.
+        """
+        self._desk.close()
 
     def _put(
         self, name: str, content: Content, progress: Progress, before_visible: Callable[[], None]
@@ -185,9 +189,11 @@ class ProcessStore:
         for attempt in (1, 2):
             with self._guard.translated("write", name, attempts=attempt):
                 try:
-                    failure = self._ready_writer().put(name, content, progress, before_visible)
+                    failure = self._desk.ready_writer().put(
+                        name, content, progress, before_visible, inside=self._inside
+                    )
                 except WriterStartError as error:
-                    self._warn(str(error))
+                    self._desk.warn(str(error))
                     return False
                 except WriterLostError as error:
                     if error.is_silent or attempt == 2:
@@ -195,33 +201,79 @@ class ProcessStore:
                     logger.warning("%s: %s; trying again", self.url, self._guard.clean(str(error)))
                     continue
                 if isinstance(failure, ConfigError):
-                    self._warn(str(failure))
+                    self._desk.warn(str(failure))
                     return False
                 if failure is not None:
                     raise failure
                 return self._is_there(name, content)
         raise AssertionError("unreachable: the second attempt returns or raises")
 
-    def _ready_writer(self) -> Writer:
-        if self._writer is None or self._writer.is_ended:
-            self._writer = Writer.start(self._description, deadline_s=self._deadline_s, python=self._python)
-        return self._writer
-
     def _is_there(self, name: str, content: Content) -> bool:
         """Whether this process sees what its writer process wrote; asked once."""
-        if not self._reaches_the_same:
+        if not self._desk.reaches_the_same:
             entry = self._inner.entries().get(name)
-            self._reaches_the_same = entry is not None and entry.nbytes == content.nbytes
-            if not self._reaches_the_same:
-                self._warn("what it writes does not appear in this process")
-        return self._reaches_the_same
+            self._desk.reaches_the_same = entry is not None and entry.nbytes == content.nbytes
+            if not self._desk.reaches_the_same:
+                self._desk.warn("what it writes does not appear in this process")
+        return self._desk.reaches_the_same
 
-    def _warn(self, reason: str) -> None:
+
+class _Desk:
+    """Where a folder and those inside wait for their one writer process. Any thread."""
+
+    def __init__(self, url: str, description: Mapping[str, Any], guard: Guard, python: str) -> None:
+        self.reaches_the_same = False
+        self._url = url
+        self._description = description
+        self._guard = guard
+        self._python = python
+        self._owner = os.getpid()
+        self._one_at_a_time = threading.Lock()
+        self._putting: int | None = None
+        self._writer: Writer | None = None
+        self._has_warned = False
+
+    @property
+    def writer_pid(self) -> int | None:
+        writer = self._writer
+        return None if writer is None or writer.is_ended else writer.pid
+
+    def is_putting_here(self) -> bool:
+        """Whether the calling thread is in the middle of a put."""
+        return self._putting == threading.get_ident()
+
+    @contextmanager
+    def turn(self, progress: Progress) -> Iterator[None]:
+        if self._owner != os.getpid():  # a fork: its writer is the parent's, and nobody here holds the lock
+            self._owner, self._one_at_a_time, self._writer = os.getpid(), threading.Lock(), None
+        while not self._one_at_a_time.acquire(timeout=_WAIT_S):
+            progress(0)
+        try:
+            self._putting = threading.get_ident()
+            yield
+        finally:
+            self._putting = None
+            self._one_at_a_time.release()
+
+    def ready_writer(self) -> Writer:
+        if self._writer is None or self._writer.is_ended:
+            self._writer = Writer.start(
+                self._description, deadline_s=self._description["deadline_s"], python=self._python
+            )
+        return self._writer
+
+    def close(self) -> None:
+        with self._one_at_a_time:
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.end()
+
+    def warn(self, reason: str) -> None:
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "%s: the writer process cannot be used (%s), so a thread writes, which may slow the training while "
                 'it does. writer="thread" says that this is known.',
-                self.url,
+                self._url,
                 self._guard.clean(reason),
             )

@@ -41,6 +41,10 @@ class S3Uploads:
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._config = config
 
+    def inside(self, name: str) -> S3Uploads:
+        """The same for the folder of that name in this one."""
+        return S3Uploads(self._bucket, self._prefix + name, self._config)
+
     def unfinished(self, *, needed: bool) -> Iterator[Upload]:
         """Those directly in the folder; none where botocore is missing.
 

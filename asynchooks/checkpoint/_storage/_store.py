@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from asynchooks.checkpoint._content import CHUNK_BYTES
-from asynchooks.errors import CorruptCheckpointError
+from asynchooks.errors import CorruptCheckpointError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from asynchooks.checkpoint._content import Content
 
-__all__ = ["Entry", "Progress", "Store", "Upload", "nothing", "read_all", "scatter", "unlimited"]
+__all__ = [
+    "Entry",
+    "NestingStore",
+    "Progress",
+    "Store",
+    "Upload",
+    "nesting",
+    "nothing",
+    "read_all",
+    "scatter",
+    "unlimited",
+]
 
 _SMALL_BYTES = 2**20
 
@@ -139,6 +150,44 @@ class UploadingStore(Protocol):
 
     def abort_upload(self, upload: Upload) -> None:
         """Drop what was uploaded; nothing happens when it is gone."""
+
+
+@runtime_checkable
+class NestingStore(Store, Protocol):
+    """A store with folders inside, each a `NestingStore` of its own: what sharded checkpoints need."""
+
+    def folder(self, name: str) -> NestingStore:
+        """The folder of that name inside this one. Asks nothing of the store; the first `put` makes the folder.
+
+        It has this one's deadline, options and writer.
+
+        Raises:
+            UnsafePathError: the name is no safe path component.
+        """
+
+    def folders(self) -> Collection[str]:
+        """Names of all folders directly inside that hold something; empty ones too, where folders are real."""
+
+    def discard(self) -> None:
+        """Remove this folder itself where folders are real; nothing happens when it holds something, or is not there.
+
+        Where the store cannot look and remove at once, an instant remains in which a file may be lost: nobody may
+        write to the folder meanwhile.
+        """
+
+
+def nesting(store: Store) -> NestingStore:
+    """The store, as one with folders inside.
+
+    Raises:
+        StorageError: it has none.
+    """
+    if isinstance(store, NestingStore):
+        return store
+    raise StorageError(
+        f"{store.url}: a sharded checkpoint needs a store with folders inside, and {type(store).__name__} has none. "
+        "Give it the methods of asynchooks.checkpoint.NestingStore, or save single files."
+    )
 
 
 def read_all(store: Store, name: str, *, limit_bytes: int = _SMALL_BYTES) -> bytes:

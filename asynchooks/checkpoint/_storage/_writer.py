@@ -26,7 +26,7 @@ from asynchooks.checkpoint._storage._wire import Wire, WireClosedError
 from asynchooks.errors import AsyncHooksError, CheckpointError, ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from asynchooks.checkpoint._content import Content
     from asynchooks.checkpoint._storage._store import Progress
@@ -118,9 +118,17 @@ class Writer:
         return not self._finalizer.alive
 
     def put(
-        self, name: str, content: Content, progress: Progress, before_visible: Callable[[], None]
+        self,
+        name: str,
+        content: Content,
+        progress: Progress,
+        before_visible: Callable[[], None],
+        *,
+        inside: Sequence[str] = (),
     ) -> AsyncHooksError | None:
         """Have it write a whole file, and return the store's error if there is one.
+
+        `inside` names the folder in the store that it has opened, one component after the other.
 
         Raises:
             WriterLostError: it ended or went silent; it is gone now.
@@ -130,7 +138,7 @@ class Writer:
         put = _Put(self._orders, self._wire, progress, before_visible)
         try:
             os.ftruncate(self._log, 0)
-            self._order(name, content)
+            self._order(name, content, inside)
             failure = self._serve(put)
         except WireClosedError as error:
             reason = self._epitaph(error)
@@ -177,7 +185,7 @@ class Writer:
                 case _:
                     raise WireClosedError(f"it said {fields}")
 
-    def _order(self, name: str, content: Content) -> None:
+    def _order(self, name: str, content: Content, inside: Sequence[str]) -> None:
         """The order, with the descriptors of shared memory instead of the bytes in it."""
         staging = shared_staging()
         pieces: list[tuple[int, int, int]] = []
@@ -193,7 +201,9 @@ class Writer:
                     descriptors.append(place.descriptor)
                 pieces.append((descriptors.index(place.descriptor), place.offset, buffer.nbytes))
         self._wire.send(
-            {"put": name, "id": self._orders, "pieces": pieces}, descriptors=descriptors, body=body
+            {"put": name, "inside": inside, "id": self._orders, "pieces": pieces},
+            descriptors=descriptors,
+            body=body,
         )
 
     def _receive(self, limit_s: float, tick: Callable[[], object]) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ import fsspec
 import fsspec.config
 
 from asynchooks.checkpoint._content import Content
-from asynchooks.checkpoint._storage import Stopped, open_store
+from asynchooks.checkpoint._storage import Stopped, nesting, open_store
 from asynchooks.checkpoint._storage._errors import Guard, redact_url
 from asynchooks.checkpoint._storage._wire import Wire, WireClosedError
 from asynchooks.errors import AsyncHooksError
@@ -97,7 +97,10 @@ class _Program:
         content = _content(order)
         if self._store is None:
             self._store = self._opened()
-        self._store.put(name, content, progress=self._tell, before_visible=self._ask)
+        store = self._store
+        for folder in order.fields["inside"]:
+            store = nesting(store).folder(folder)
+        store.put(name, content, progress=self._tell, before_visible=self._ask)
 
     def _opened(self) -> Store:
         description = self._description

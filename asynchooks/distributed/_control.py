@@ -1,0 +1,94 @@
+"""What ranks tell each other on the training thread: small objects, in the same order on every rank.
+
+They travel through the CPU, on a gloo group of all ranks: a message never waits for a device's queue. Collectives:
+every rank calls, on the training thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from asynchooks.distributed._ranks import is_distributed, rank, world_size
+from asynchooks.errors import RankFailedError
+
+__all__ = ["any_rank", "broadcast_object", "control_group", "gather_objects", "tried_by_all"]
+
+T = TypeVar("T")
+
+_groups: dict[int, tuple[Any, Any]] = {}
+
+
+def control_group() -> Any:
+    """The group for control messages: made when it is first asked for, a collective then; None without ranks.
+
+    A group of its own, also where the default one is gloo: what is under way on it orders nothing of the training's.
+    """
+    if not is_distributed():
+        return None
+    world = dist.group.WORLD
+    known = _groups.get(id(world))
+    if known is None or known[0] is not world:
+        _groups.clear()
+        known = _groups[id(world)] = (world, dist.new_group(backend="gloo"))
+    return known[1]
+
+
+def broadcast_object(value: T, *, source: int = 0) -> T:
+    """Return the value that one rank has, the first unless another is named; picklable, small."""
+    if not is_distributed():
+        return value
+    values: list[Any] = [value]
+    dist.broadcast_object_list(values, src=source, group=control_group())
+    told: T = values[0]
+    return told
+
+
+def gather_objects(value: T) -> list[T]:
+    """Return every rank's value, by rank, on every rank; picklable, small."""
+    if not is_distributed():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=control_group())
+    return values
+
+
+def any_rank(flag: bool) -> bool:  # noqa: FBT001 - its only argument
+    """Whether the flag is set on any rank."""
+    if not is_distributed():
+        return flag
+    vote = torch.tensor([flag], dtype=torch.uint8)
+    dist.all_reduce(vote, op=dist.ReduceOp.MAX, group=control_group())
+    return bool(vote)
+
+
+def tried_by_all(what: str, attempt: Callable[[], T]) -> T:
+    """Return what an attempt gives, if it succeeds on every rank; it must not contain a collective.
+
+    Args:
+        what: names it in messages: "rank 1 could not <what>".
+        attempt: is called once.
+
+    Raises:
+        Exception: this rank's own error.
+        RankFailedError: on the others, with the rank and its error.
+    """
+    if not is_distributed():
+        return attempt()
+    result: Any = None
+    error: Exception | None = None
+    try:
+        result = attempt()
+    except Exception as failed:  # noqa: BLE001 - every rank is told, and this one raises it
+        error = failed
+    texts = gather_objects(None if error is None else f"{type(error).__name__}: {error}")
+    if error is not None:
+        error.add_note(f"on rank {rank()}")
+        raise error
+    for number, text in enumerate(texts):
+        if text is not None:
+            raise RankFailedError(f"rank {number} could not {what}: {text}", rank=number)
+    return result  # type: ignore[no-any-return]

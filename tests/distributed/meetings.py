@@ -1,0 +1,188 @@
+"""What ranks do in the tests of the rendezvous."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from asynchooks.distributed import Rendezvous, open_rendezvous
+from asynchooks.errors import DistributedError
+
+DEADLINE_S = 2.0
+
+
+def opened(**options: Any) -> Rendezvous:
+    return open_rendezvous("tests", **{"deadline_s": DEADLINE_S, **options})
+
+
+def told(error: BaseException) -> str:
+    return f"{type(error).__name__}({getattr(error, 'rank', None)}): {error}"
+
+
+def meet(rank: int, fan_in: int) -> tuple[list[bytes] | None, bytes]:
+    with opened(fan_in=fan_in).round("a meeting") as round_:
+        payloads = round_.arrive(bytes([rank]) * (rank + 1))
+        if payloads is not None:
+            round_.decide(b"all are here")
+        return payloads, round_.decision()
+
+
+def stop_at(rank: int, victim: int, state: str, number: int, fan_in: int) -> tuple[str, float]:
+    """Take part; the victim signals itself when it is in the state. Returns how it ended, and after how long."""
+    meeting = opened(fan_in=fan_in)
+    start_s = time.monotonic()
+
+    def at(here: str) -> None:
+        if rank == victim and here == state:
+            os.kill(os.getpid(), number)
+
+    try:
+        with meeting.round("a meeting") as round_:
+            at("working")
+            payloads = round_.arrive(b"")
+            at("arrived")
+            if payloads is not None:
+                round_.decide(b"done")
+                at("decided")
+            decision = round_.decision()
+            at("departing")
+        return decision.decode(), time.monotonic() - start_s
+    except DistributedError as error:
+        return told(error), time.monotonic() - start_s
+    finally:
+        meeting.close()
+
+
+def fail_on(rank: int, victim: int, where: str) -> str:
+    meeting = opened(deadline_s=60.0)
+    try:
+        with meeting.round("a meeting") as round_:
+            if rank == victim and where == "working":
+                raise ValueError("the disk is full")
+            payloads = round_.arrive(b"")
+            if payloads is not None:
+                if where == "deciding":
+                    raise ValueError("the disk is full")
+                round_.decide(b"done")
+            return round_.decision().decode()
+    except (ValueError, DistributedError) as error:
+        return told(error)
+    finally:
+        meeting.close()
+
+
+def works_on(rank: int) -> str:
+    """Rank 1 fails; rank 0 works on, beating, until it hears."""
+    meeting = opened()
+    try:
+        with meeting.round("a meeting") as round_:
+            if rank == 1:
+                raise ValueError("the disk is full")
+            while True:
+                round_.beat()
+    except (ValueError, DistributedError) as error:
+        return told(error)
+    finally:
+        meeting.close()
+
+
+def works_long(rank: int) -> bytes:
+    with opened(deadline_s=1.0).round("a meeting") as round_:
+        if rank == 1:
+            time.sleep(2.5)  # more than two deadlines of work
+        if round_.arrive(b"") is not None:
+            round_.decide(b"all are here")
+        return round_.decision()
+
+
+def never_comes(rank: int, folder: str) -> str:
+    """Rank 1 lives, and does not take part."""
+    meeting = opened(absent_s=1.0)
+    if rank == 1:
+        while not Path(folder, "over").exists():
+            time.sleep(0.01)  # another process
+        return ""
+    try:
+        with meeting.round("a meeting") as round_:
+            round_.arrive(b"")
+        return "nothing"
+    except DistributedError as error:
+        return told(error)
+    finally:
+        Path(folder, "over").touch()
+
+
+def many_rounds(rank: int, rounds: int) -> int:
+    """Meet again and again; how many keys are in the store then."""
+    import torch.distributed as dist
+
+    meeting = opened(fan_in=1)
+    for number in range(rounds):
+        with meeting.round("a meeting") as round_:
+            payloads = round_.arrive(str(number).encode())
+            if payloads is not None:
+                assert payloads == [str(number).encode()] * 3
+                round_.decide(str(number).encode())
+            assert round_.decision() == str(number).encode()
+    store = dist.distributed_c10d._get_default_store()
+    before = store.num_keys()
+    meeting.close()
+    return int(before)
+
+
+def two_at_once(rank: int) -> list[bytes]:
+    one, other = opened(), open_rendezvous("others", deadline_s=DEADLINE_S)
+    answers: dict[str, bytes] = {}
+
+    def meet_in(meeting: Rendezvous, name: str) -> None:
+        for number in range(20):
+            with meeting.round(name) as round_:
+                if round_.arrive(b"") is not None:
+                    round_.decide(f"{name} {number}".encode())
+                answers[name] = round_.decision()
+
+    threads = [
+        threading.Thread(target=meet_in, args=(meeting, name))
+        for meeting, name in (((one, "one"), (other, "other")) if rank else ((other, "other"), (one, "one")))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    one.close()
+    other.close()
+    return [answers["one"], answers["other"]]
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stopped(rank: int) -> str:
+    """Rank 0 is cancelled while it waits for rank 1, which hears of it."""
+    looks = 0
+
+    def progress(nbytes: int) -> None:
+        nonlocal looks
+        looks += 1
+        if rank == 0 and looks > 3:
+            raise StoppedError("cancelled")
+
+    meeting = opened(deadline_s=60.0)
+    try:
+        with meeting.round("a meeting") as round_:
+            if rank == 1:
+                round_.decision(progress=progress)
+            round_.arrive(b"", progress=progress)
+        return "nothing"
+    except (StoppedError, DistributedError) as error:
+        return told(error)
+    finally:
+        meeting.close()
+
+
+SIGKILL, SIGSTOP = int(signal.SIGKILL), int(signal.SIGSTOP)

@@ -1,0 +1,126 @@
+"""The rendezvous: all arrive, the first decides, all depart; and what happens when somebody does not."""
+
+from pathlib import Path
+
+import pytest
+
+from asynchooks.distributed import Rendezvous
+from asynchooks.testing import Ranks, run_ranks
+from tests.distributed import meetings
+
+pytestmark = pytest.mark.ranks
+
+LATE_S = 6 * meetings.DEADLINE_S  # on a machine that does other things too
+
+
+@pytest.mark.parametrize("fan_in", [64, 1, 2])
+def test_the_first_rank_has_all_results_and_all_have_its_decision(fan_in: int) -> None:
+    (payloads, decision), *others = run_ranks(4, meetings.meet, fan_in)
+
+    assert payloads == [bytes([rank]) * (rank + 1) for rank in range(4)]
+    assert decision == b"all are here"
+    assert others == [(None, decision)] * 3
+
+
+def test_a_process_alone_decides_at_once() -> None:
+    with Rendezvous(None, rank=0, world_size=1, name="alone").round("a meeting") as round_:
+        assert round_.arrive(b"mine") == [b"mine"]
+        round_.decide(b"done")
+
+        assert round_.decision() == b"done"
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("number", [meetings.SIGKILL, meetings.SIGSTOP])
+@pytest.mark.parametrize(
+    "victim", [0, 1, 3]
+)  # the first, one at which another arrives, one at which none does
+def test_a_rank_that_dies_or_hangs_at_work_is_named_on_all_others(victim: int, number: int) -> None:
+    with Ranks(4, meetings.stop_at, victim, "working", number, 2) as ranks:
+        outcomes = _of_others(ranks, victim, number)
+
+    for text, elapsed_s in outcomes:
+        assert text.startswith(f"RankLostError({victim}): a meeting: rank {victim} is lost")
+        assert elapsed_s < LATE_S
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("victim", [1, 3])
+def test_a_rank_that_dies_after_it_has_arrived_is_not_missed(victim: int) -> None:
+    with Ranks(4, meetings.stop_at, victim, "departing", meetings.SIGKILL, 2) as ranks:
+        outcomes = _of_others(ranks, victim, meetings.SIGKILL)
+
+    assert [text for text, _ in outcomes] == ["done"] * 3
+
+
+@pytest.mark.crash
+def test_what_the_first_rank_has_decided_stands_when_it_dies() -> None:
+    with Ranks(3, meetings.stop_at, 0, "decided", meetings.SIGKILL, 64) as ranks:
+        outcomes = _of_others(ranks, 0, meetings.SIGKILL)
+
+    assert [text for text, _ in outcomes] == ["done"] * 2
+
+
+@pytest.mark.crash
+def test_the_first_rank_that_dies_before_it_has_decided_is_named() -> None:
+    with Ranks(3, meetings.stop_at, 0, "arrived", meetings.SIGKILL, 64) as ranks:
+        outcomes = _of_others(ranks, 0, meetings.SIGKILL)
+
+    for text, elapsed_s in outcomes:
+        assert text.startswith("RankLostError(0)")
+        assert elapsed_s < LATE_S
+
+
+@pytest.mark.parametrize(("victim", "where"), [(2, "working"), (0, "working"), (0, "deciding")])
+def test_a_rank_that_raises_is_named_with_its_error_on_all_others(victim: int, where: str) -> None:
+    answers = run_ranks(3, meetings.fail_on, victim, where)
+
+    assert answers.pop(victim) == "ValueError(None): the disk is full"
+    assert (
+        answers
+        == [f"RankFailedError({victim}): a meeting: rank {victim} failed: ValueError: the disk is full"] * 2
+    )
+
+
+def test_a_rank_that_still_works_hears_of_a_failure() -> None:
+    first, _ = run_ranks(2, meetings.works_on)
+
+    assert first == "RankFailedError(1): a meeting: rank 1 failed: ValueError: the disk is full"
+
+
+def test_a_rank_that_works_for_long_is_not_lost() -> None:
+    assert run_ranks(2, meetings.works_long) == [b"all are here"] * 2
+
+
+def test_a_rank_that_lives_and_does_not_come_is_lost_after_a_longer_while(tmp_path: Path) -> None:
+    first, _ = run_ranks(2, meetings.never_comes, str(tmp_path))
+
+    assert first.startswith("RankLostError(1): a meeting: rank 1 is lost: it lives, but did not come for")
+
+
+def test_a_wait_can_be_stopped_and_the_others_hear_of_it() -> None:
+    assert run_ranks(2, meetings.stopped) == [
+        "StoppedError(None): cancelled",
+        "RankFailedError(0): a meeting: rank 0 failed: StoppedError: cancelled",
+    ]
+
+
+def test_rounds_leave_nothing_in_the_store() -> None:
+    few, many = max(run_ranks(3, meetings.many_rounds, 5)), max(run_ranks(3, meetings.many_rounds, 300))
+
+    assert many <= few + 5
+
+
+def test_two_rendezvous_at_once_do_not_disturb_each_other() -> None:
+    assert run_ranks(3, meetings.two_at_once) == [[b"one 19", b"other 19"]] * 3
+
+
+def _of_others(ranks: Ranks, victim: int, number: int) -> list[tuple[str, float]]:
+    """What the others say; a victim that was stopped is killed when they have ended."""
+    if number == meetings.SIGSTOP:
+        others = [rank for rank in range(len(ranks.pids)) if rank != victim]
+        ranks.wait(others, timeout_s=30)
+        ranks.kill(victim)
+    outcomes = ranks.outcomes(30)
+    assert [outcome.error for outcome in outcomes if outcome.rank != victim] == [None] * (len(outcomes) - 1)
+    return [outcome.result for outcome in outcomes if outcome.rank != victim]
