@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from asynchooks import checkpoint as checkpoints
+from asynchooks.distributed import broadcast_object
 from asynchooks.execution import HookExecutor, RunnerView, current_executor
 from asynchooks.optim import is_sharded
-from asynchooks.runner._agreement import told
 from asynchooks.runner._content import gathered_whole, live_content, with_names
 from asynchooks.runner._hook_states import hook_states
 from asynchooks.runner._message_hub import MessageHub
@@ -67,7 +67,7 @@ class RunContext(ABC):
 
     def __init__(self, work_dir: str | os.PathLike[str], experiment_name: str | None) -> None:
         self.work_dir = os.fspath(work_dir)
-        self.timestamp = told(time.strftime("%Y%m%d_%H%M%S"))
+        self.timestamp = broadcast_object(time.strftime("%Y%m%d_%H%M%S"))
         folder = PurePath(self.work_dir).name or "run"
         self.experiment_name = experiment_name or f"{folder}_{self.timestamp}"
         self.message_hub = MessageHub(self.experiment_name)

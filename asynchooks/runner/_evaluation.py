@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asynchooks.distributed import is_distributed
+from asynchooks.distributed import broadcast_object, gather_objects, is_distributed
 from asynchooks.errors import ConfigError
 from asynchooks.registry import METRICS
-from asynchooks.runner._agreement import gathered, told
 from asynchooks.runner._steps import losses_of
 
 __all__ = ["Evaluation", "build_evaluators", "check_evaluators"]
@@ -88,7 +87,7 @@ class _Means:
 
     def _add_up(self) -> None:
         """Take in the sums of all ranks, in their order, so that every rank has the same bits."""
-        shares = gathered((dict(map(_read, self._sums.items())), self._counts))
+        shares = gather_objects((dict(map(_read, self._sums.items())), self._counts))
         self._sums, self._counts = {}, {}
         for sums, counts in shares:
             for name, amount in sums.items():
@@ -136,7 +135,7 @@ def _agreed(metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the first rank's metrics on every rank: hooks decide by them, and must decide alike."""
     if not is_distributed():
         return metrics
-    first = told(metrics)
+    first = broadcast_object(metrics)
     differing = [name for name, value in metrics.items() if repr(value) != repr(first.get(name))]
     if differing:
         logger.warning(

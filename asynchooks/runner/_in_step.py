@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from asynchooks.distributed import broadcast_object, gather_objects
 from asynchooks.optim import is_sharded
-from asynchooks.runner._agreement import gathered, told
 
 __all__ = ["InStep"]
 
@@ -40,11 +40,11 @@ class InStep:
         is_first = True
         while True:
             batch = next(batches, _NONE)
-            have = gathered(batch is not _NONE)
+            have = gather_objects(batch is not _NONE)
             if not any(have):
                 return
             if is_first and not all(have):  # a rank without any batch borrows one
-                last = told(batch, source=have.index(True))
+                last = broadcast_object(batch, source=have.index(True))
             is_first = False
             if batch is _NONE:
                 self._run(last)

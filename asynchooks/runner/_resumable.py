@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asynchooks import checkpoint as checkpoints
+from asynchooks.distributed import tried_by_all
 from asynchooks.errors import ConfigError, StorageDeniedError, StorageError
 from asynchooks.execution import HookExecutor, current_executor
-from asynchooks.runner._agreement import found_by_first, tried_by_all
+from asynchooks.runner._agreement import found_by_first
 from asynchooks.runner._context import RunContext
 from asynchooks.runner._ending import opened
 from asynchooks.runner._resume import Source, find_source, read_checkpoint

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = [pytest.mark.ranks]
+from asynchooks import Runner
+from asynchooks._cli._configured import tell
+from asynchooks.config import Config
+from asynchooks.errors import ConfigError
+from asynchooks.testing import run_ranks
+
+pytestmark = pytest.mark.ranks
 
 CONFIG = """
 import torch
@@ -42,17 +48,31 @@ def torchrun(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_run_under_torchrun_trains_saves_and_resumes(tmp_path: Path) -> None:
+def trains(rank: int, config: str) -> None:
+    cfg = Config.fromfile(config)
+    Runner.from_cfg(cfg).train()
+
+
+def test_a_run_under_torchrun_resumes_trains_and_saves(tmp_path: Path) -> None:
     config = tmp_path / "config.py"
     config.write_text(CONFIG.format(work_dir=str(tmp_path / "run")))
-    first = torchrun(config, "--launcher", "pytorch")
-    again = torchrun(config, "--cfg-options", "train_cfg.max_epochs=3", "--resume")
+    run_ranks(2, trains, str(config), with_group=False)
 
-    assert first.returncode == 0, first.stderr
-    assert again.returncode == 0, again.stderr
-    assert again.stderr.count("resumed from") == 1  # the first rank alone says it
-    assert "destroy_process_group" not in first.stderr + again.stderr
+    done = torchrun(config, "--launcher", "pytorch", "--cfg-options", "train_cfg.max_epochs=3", "--resume")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("resumed from") == 1  # the first rank alone says it
+    assert "destroy_process_group" not in done.stderr
     content = torch.load(tmp_path / "run" / "epoch_3.pth", weights_only=True)
     assert content["meta"]["iter"] == 12
     assert len(content["resume"]["ranks"]) == 2
-    assert len([path for path in (tmp_path / "run").iterdir() if path.is_dir()]) == 2  # logs of two runs
+
+
+def test_an_error_under_torchrun_names_the_rank(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    tell(ConfigError("a wrong value"))
+
+    assert capsys.readouterr().err == "rank 1: error: a wrong value\n"

@@ -56,7 +56,9 @@ class Changes:
             if value is not None:
                 cfg[name] = value
         if self.launcher is None and cfg.get("launcher") == "none" and "RANK" in os.environ:
-            cfg.launcher = "pytorch"  # MMEngine's default stands in many files; this process was started by torchrun
+            cfg.launcher = (
+                "pytorch"  # MMEngine's default stands in many files; this process was started by torchrun
+            )
         if self.amp:
             _use_amp(cfg)
 
