@@ -85,6 +85,10 @@ def blaming_config(*, debug: bool) -> Iterator[None]:
 
 
 def tell(error: BaseException) -> None:
-    """Print an error with its notes on stderr; its class too, where it is not one of this package's."""
+    """Print an error with its notes on stderr; its class too, where it is not one of this package's.
+
+    Where there are ranks, this one's number stands in front.
+    """
+    rank = f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
     kind = "" if isinstance(error, AsyncHooksError) else f"{type(error).__name__}: "
-    typer.echo("\n".join([f"error: {kind}{error}", *getattr(error, "__notes__", ())]), err=True)
+    typer.echo("\n".join([f"{rank}error: {kind}{error}", *getattr(error, "__notes__", ())]), err=True)

@@ -27,7 +27,7 @@ def control_group() -> Any:
 
     A group of its own, also where the default one is gloo: what is under way on it orders nothing of the training's.
     """
-    if not is_distributed():
+    if _is_alone():
         return None
     world = dist.group.WORLD
     known = _groups.get(id(world))
@@ -39,7 +39,7 @@ def control_group() -> Any:
 
 def broadcast_object(value: T, *, source: int = 0) -> T:
     """Return the value that one rank has, the first unless another is named; picklable, small."""
-    if not is_distributed():
+    if _is_alone():
         return value
     values: list[Any] = [value]
     dist.broadcast_object_list(values, src=source, group=control_group())
@@ -49,7 +49,7 @@ def broadcast_object(value: T, *, source: int = 0) -> T:
 
 def gather_objects(value: T) -> list[T]:
     """Return every rank's value, by rank, on every rank; picklable, small."""
-    if not is_distributed():
+    if _is_alone():
         return [value]
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=control_group())
@@ -58,7 +58,7 @@ def gather_objects(value: T) -> list[T]:
 
 def any_rank(flag: bool) -> bool:  # noqa: FBT001 - its only argument
     """Whether the flag is set on any rank."""
-    if not is_distributed():
+    if _is_alone():
         return flag
     vote = torch.tensor([flag], dtype=torch.uint8)
     dist.all_reduce(vote, op=dist.ReduceOp.MAX, group=control_group())
@@ -76,7 +76,7 @@ def tried_by_all(what: str, attempt: Callable[[], T]) -> T:
         Exception: this rank's own error.
         RankFailedError: on the others, with the rank and its error.
     """
-    if not is_distributed():
+    if _is_alone():
         return attempt()
     result: Any = None
     error: Exception | None = None
@@ -92,3 +92,8 @@ def tried_by_all(what: str, attempt: Callable[[], T]) -> T:
         if text is not None:
             raise RankFailedError(f"rank {number} could not {what}: {text}", rank=number)
     return result  # type: ignore[no-any-return]
+
+
+def _is_alone() -> bool:
+    """Whether there is nobody to talk to; torch's "fake" backend plays one rank of several on its own."""
+    return not is_distributed() or dist.get_backend() == "fake"

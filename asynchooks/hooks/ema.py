@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from asynchooks.errors import ConfigError, ForeignCheckpointError
 from asynchooks.execution import Effects, Hook
-from asynchooks.optim import BaseAveragedModel, check_averaged_model, unwrapped
+from asynchooks.optim import BaseAveragedModel, check_averaged_model, fitted, unwrapped
 from asynchooks.registry import HOOKS, MODELS, check_handed_on
 
 __all__ = ["EMAHook"]
@@ -173,7 +173,9 @@ class EMAHook(Hook):
 
     def _load(self, model: Any, state: Mapping[str, Any]) -> None:
         try:
-            missing, unexpected = model.load_state_dict(state, strict=self.strict_load)
+            missing, unexpected = model.load_state_dict(
+                fitted(state, model.state_dict()), strict=self.strict_load
+            )
         except RuntimeError as error:
             raise ForeignCheckpointError(
                 f"EMAHook: the checkpoint's average does not fit the model: {error}"

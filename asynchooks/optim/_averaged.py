@@ -6,11 +6,10 @@ its step counter, on the device, at every update; here nothing waits for the dev
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from asynchooks.errors import ConfigError
 from asynchooks.optim._checks import checked_count, checked_fraction
+from asynchooks.optim._shards import copied, hold_parts, local_part
 from asynchooks.registry import MODELS
 
 __all__ = [
@@ -59,7 +59,7 @@ class BaseAveragedModel(nn.Module):
         update_buffers: bool = False,  # noqa: FBT001, FBT002 - MMEngine's signature
     ) -> None:
         super().__init__()
-        self.module = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        self.module = copied(model).requires_grad_(requires_grad=False)
         if device is not None:
             self.module = self.module.to(device)
         self.register_buffer("steps", torch.tensor(0, dtype=torch.long, device=device))
@@ -113,11 +113,12 @@ class BaseAveragedModel(nn.Module):
 
     def _pairs(self, model: nn.Module, *, averaged: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Pair the copy's tensors with the model's: those that are averaged, or those that are only copied."""
+        hold_parts(model)
         buffers = zip(self.module.buffers(), model.buffers(), strict=True)
         if not averaged:
-            return iter(()) if self.update_buffers else buffers
+            return iter(()) if self.update_buffers else _local(buffers)
         parameters = zip(self.module.parameters(), model.parameters(), strict=True)
-        return itertools.chain(parameters, buffers) if self.update_buffers else parameters
+        return _local(itertools.chain(parameters, buffers) if self.update_buffers else parameters)
 
     def _average(self, pairs: Sequence[tuple[Tensor, Tensor]], steps: int) -> None:
         averages = [averaged.detach() for averaged, _ in pairs]
@@ -293,6 +294,11 @@ def _checked_gamma(owner: object, gamma: Any) -> int | float:
     if isinstance(gamma, bool) or not isinstance(gamma, int | float) or gamma <= 0:
         raise ConfigError(f"{type(owner).__name__}: gamma is a number above 0, not {gamma!r}.")
     return gamma
+
+
+def _local(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of what this rank has: averages need nothing of the other parts."""
+    return ((local_part(averaged), local_part(source)) for averaged, source in pairs)
 
 
 def _copy(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:

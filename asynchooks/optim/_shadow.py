@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from asynchooks.errors import ConfigError
+from asynchooks.optim._shards import local_part
 from asynchooks.optim._unwrap import unwrapped
 
 __all__ = ["ShadowPoints", "ShadowWeights", "linear_momentum"]
@@ -99,7 +100,7 @@ class ShadowWeights:
         for name, source in self._sources().items():
             average = buffers[self._names[name]]
             if average is not None:
-                yield average.detach(), source.detach()
+                yield local_part(average), local_part(source)
 
     def _sources(self) -> dict[str, Tensor]:
         tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -46,15 +47,27 @@ def train(
     ] = None,
     device: Annotated[str | None, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")] = None,
     amp: Annotated[bool, typer.Option("--amp", help="Train in mixed precision: AmpOptimWrapper.")] = False,
+    launcher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[pytorch|none]",
+            help="Whether this is one rank of several. Default: so it is under torchrun.",
+        ),
+    ] = None,
+    local_rank: Annotated[int | None, typer.Option("--local_rank", "--local-rank", hidden=True)] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of a wrong configuration.")
     ] = False,
 ) -> None:
     """Train as a configuration says: Runner.from_cfg(CONFIG).train().
 
+    On several ranks: torchrun --nproc-per-node 2 -m asynchooks train CONFIG
+
     A configuration of MMCV 1.x's form (model, data, optimizer, lr_config, runner ...) is run by MMCV's runners.
     """
     from asynchooks._cli.train._run import Changes, run
 
-    changes = Changes(work_dir=work_dir, resume=resume, mode=mode, device=device, amp=amp)
+    changes = Changes(work_dir=work_dir, resume=resume, mode=mode, device=device, amp=amp, launcher=launcher)
+    if local_rank is not None:  # as older launchers say it
+        os.environ.setdefault("LOCAL_RANK", str(local_rank))
     raise typer.Exit(run(config, cfg_options or (), changes, debug=debug))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Changes:
     mode: str | None
     device: str | None
     amp: bool
+    launcher: str | None = None
 
     def apply(self, cfg: Config) -> None:
         """Change the configuration.
@@ -49,10 +51,14 @@ class Changes:
         Raises:
             ConfigError: it asks for mixed precision and has another wrapper of its own.
         """
-        for name in ("work_dir", "resume", "mode", "device"):
+        for name in ("work_dir", "resume", "mode", "device", "launcher"):
             value = getattr(self, name)
             if value is not None:
                 cfg[name] = value
+        if self.launcher is None and cfg.get("launcher") == "none" and "RANK" in os.environ:
+            cfg.launcher = (
+                "pytorch"  # MMEngine's default stands in many files; this process was started by torchrun
+            )
         if self.amp:
             _use_amp(cfg)
 

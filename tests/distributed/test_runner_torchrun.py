@@ -1,0 +1,78 @@
+"""``asynchooks train`` under the real torchrun: start, save, resume, leave."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from asynchooks import Runner
+from asynchooks._cli._configured import tell
+from asynchooks.config import Config
+from asynchooks.errors import ConfigError
+from asynchooks.testing import run_ranks
+
+pytestmark = pytest.mark.ranks
+
+CONFIG = """
+import torch
+from torch import nn
+
+class Net(nn.Linear):
+    def forward(self, batch):
+        return ((super().forward(batch[0]) - batch[1]) ** 2).mean()
+
+work_dir = {work_dir!r}
+model = Net(4, 1)
+data = [(torch.full((4,), float(i)).sin(), torch.tensor([float(i % 3)])) for i in range(24)]
+train_dataloader = dict(dataset=data, batch_size=3)
+val_dataloader = dict(dataset=data[:19], batch_size=3)
+train_cfg = dict(by_epoch=True, max_epochs=2)
+optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.01))
+strategy = dict(type="FSDP2")
+randomness = dict(seed=0)
+"""
+
+
+def torchrun(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    program = str(Path(sys.executable).with_name("torchrun"))
+    train = ["-m", "asynchooks", "train", str(config), *options]
+    return subprocess.run(
+        [program, "--standalone", "--nproc-per-node", "2", *train],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": ""},
+    )
+
+
+def trains(rank: int, config: str) -> None:
+    cfg = Config.fromfile(config)
+    Runner.from_cfg(cfg).train()
+
+
+def test_a_run_under_torchrun_resumes_trains_and_saves(tmp_path: Path) -> None:
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG.format(work_dir=str(tmp_path / "run")))
+    run_ranks(2, trains, str(config), with_group=False)
+
+    done = torchrun(config, "--launcher", "pytorch", "--cfg-options", "train_cfg.max_epochs=3", "--resume")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("resumed from") == 1  # the first rank alone says it
+    assert "destroy_process_group" not in done.stderr
+    content = torch.load(tmp_path / "run" / "epoch_3.pth", weights_only=True)
+    assert content["meta"]["iter"] == 12
+    assert len(content["resume"]["ranks"]) == 2
+
+
+def test_an_error_under_torchrun_names_the_rank(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    tell(ConfigError("a wrong value"))
+
+    assert capsys.readouterr().err == "rank 1: error: a wrong value\n"
