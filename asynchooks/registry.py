@@ -37,6 +37,7 @@ __all__ = [
     "PARAM_SCHEDULERS",
     "RUNNERS",
     "Registry",
+    "STRATEGIES",
     "TRANSFORMS",
     "VISBACKENDS",
     "VISUALIZERS",
@@ -393,6 +394,7 @@ PARAM_SCHEDULERS = _registry("parameter scheduler", "asynchooks.optim")
 METRICS = _registry("metric")
 LOOPS = _registry("loop", "asynchooks.runner")
 RUNNERS = _registry("runner", "asynchooks.runner")
+STRATEGIES = _registry("strategy", "asynchooks.runner")
 LOG_PROCESSORS = _registry("log processor", "asynchooks.runner")
 VISUALIZERS = _registry("visualizer", "asynchooks.visualization")
 VISBACKENDS = _registry("visualization backend", "asynchooks.visualization")

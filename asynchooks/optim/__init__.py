@@ -22,6 +22,7 @@ from asynchooks.optim._constructors import (
     YOLOv7OptimWrapperConstructor,
 )
 from asynchooks.optim._group_value import GroupValue, momentum_in, momentum_of
+from asynchooks.optim._named_state import extra_state, fitted_to, is_named, named_state, numbered_state
 from asynchooks.optim._scale_lr import checked_auto_scale_lr, lr_scale, scale_lr
 from asynchooks.optim._schedulers import (
     ConstantLR,
@@ -60,6 +61,7 @@ from asynchooks.optim._schedulers import (
     StepParamScheduler,
 )
 from asynchooks.optim._shadow import ShadowPoints, ShadowWeights, linear_momentum
+from asynchooks.optim._shards import copied, fitted, hold_parts, is_sharded, part_like
 from asynchooks.optim._unwrap import unwrapped
 from asynchooks.optim._wrapper import OptimWrapper
 from asynchooks.optim._wrapper_dict import OptimWrapperDict
@@ -69,6 +71,16 @@ __all__ = [
     "AmpOptimWrapper",
     "ApexOptimWrapper",
     "OptimWrapperDict",
+    "extra_state",
+    "fitted_to",
+    "is_named",
+    "named_state",
+    "numbered_state",
+    "copied",
+    "fitted",
+    "hold_parts",
+    "is_sharded",
+    "part_like",
     "build_optim_wrapper",
     "build_optimizer",
     "DefaultOptimWrapperConstructor",

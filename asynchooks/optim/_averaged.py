@@ -6,7 +6,6 @@ its step counter, on the device, at every update; here nothing waits for the dev
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 import math
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from asynchooks.errors import ConfigError
 from asynchooks.optim._checks import checked_count, checked_fraction
+from asynchooks.optim._shards import copied
 from asynchooks.registry import MODELS
 
 __all__ = [
@@ -59,7 +59,7 @@ class BaseAveragedModel(nn.Module):
         update_buffers: bool = False,  # noqa: FBT001, FBT002 - MMEngine's signature
     ) -> None:
         super().__init__()
-        self.module = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        self.module = copied(model).requires_grad_(requires_grad=False)
         if device is not None:
             self.module = self.module.to(device)
         self.register_buffer("steps", torch.tensor(0, dtype=torch.long, device=device))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from asynchooks.errors import ConfigError
 from asynchooks.optim._group_value import momentum_in
+from asynchooks.optim._parallel import clip_grad_norm, exchange_context
 from asynchooks.registry import OPTIM_WRAPPERS, check_options
 
 __all__ = ["OptimWrapper"]
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _BASE = "base_param_settings"
 _CLIPPERS: dict[str, Callable[..., Any]] = {
-    "norm": nn.utils.clip_grad_norm_,
+    "norm": clip_grad_norm,
     "value": nn.utils.clip_grad_value_,
 }
 
@@ -68,6 +69,7 @@ class OptimWrapper:
         self._counts = 0
         self._max_counts = -1
         self._remainder = 0
+        self._exchanges = True  # whether the forward that was begun last was told to exchange its gradients
         self.base_param_settings: dict[str, Any] | None = None
         if len(optimizer.param_groups) > 1:
             self.base_param_settings = {"params": torch.zeros(1), **optimizer.defaults}
@@ -119,6 +121,12 @@ class OptimWrapper:
         """Add the gradients of one loss; step and clear them when their group is complete."""
         self.backward(self.scale_loss(loss))
         if self.should_update():
+            if not self._exchanges:
+                raise ConfigError(
+                    "The optimizer steps after a loss whose gradients the ranks have not exchanged: the model's "
+                    "train_step runs several losses in one optim_context. Write `with "
+                    "optim_wrapper.optim_context(self):` around the forward of each loss."
+                )
             self.step(**(step_kwargs or {}))
             self.zero_grad(**(zero_kwargs or {}))
 
@@ -156,11 +164,13 @@ class OptimWrapper:
     def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return the context in which the forward pass runs; a subclass may cast in it.
 
-        A model that is trained on several ranks exchanges its gradients only where the step follows
-        (``no_sync``, as of `DistributedDataParallel`). Backward may run outside of the context.
+        A model that is trained on several ranks exchanges its gradients only where the step follows (``no_sync``,
+        as of `DistributedDataParallel`, or ``set_requires_gradient_sync``, as of FSDP2). Backward may run outside of
+        the context.
         """
-        no_sync = None if self.should_sync() else getattr(model, "no_sync", None)
-        return nullcontext() if no_sync is None else no_sync()
+        exchanges = self.should_sync()
+        self._exchanges = exchanges or not hasattr(model, "set_requires_gradient_sync")
+        return exchange_context(model, exchanges=exchanges)
 
     def take_grad_norm(self) -> Tensor | None:
         """Return the gradients' norm before clipping, once per step that clipped by norm; None otherwise.
@@ -229,5 +239,6 @@ def _clip_options(clip_grad: Mapping[str, Any] | None) -> tuple[str, dict[str, A
     kind = options.pop("type", "norm")
     if kind not in _CLIPPERS:
         raise ConfigError(f"clip_grad clips by type='norm' or type='value', not {kind!r}.")
-    check_options(_CLIPPERS[kind], {"parameters": (), **options})
+    signature = nn.utils.clip_grad_norm_ if kind == "norm" else _CLIPPERS[kind]
+    check_options(signature, {"parameters": (), **options})
     return kind, options

@@ -45,7 +45,7 @@ _MOVED = {
     "resume_from": "Write resume=<url of the checkpoint>.",
     "evaluator": "Write val_evaluator=... or test_evaluator=...",
 }
-_NO_EFFECT = ("data_preprocessor", "env_cfg", "launcher")
+_NO_EFFECT = ("data_preprocessor",)
 _LOOP_OPTIONS = ("by_epoch", "max_epochs", "max_iters", "val_begin", "val_interval", "dynamic_intervals")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from asynchooks.config import Config, import_modules
 from asynchooks.errors import ConfigError, did_you_mean
 from asynchooks.runner import _config
+from asynchooks.runner._strategy import strategy_of
 
 __all__ = ["arguments_of", "has_mmcv_form", "keep_config"]
 
@@ -57,7 +58,9 @@ def arguments_of(cfg: Mapping[str, Any], known: Collection[str]) -> dict[str, An
         import_modules(cfg["custom_imports"], source=getattr(cfg, "filename", None))
     idle = [name for name in cfg if name in _OF_MMCV and name not in _OF_ITS_AUTHOR]
     _config.warn_of_no_effect(cfg, also=idle)
-    return {"cfg": cfg, **{name: value for name, value in cfg.items() if name in known}}
+    strategy = strategy_of(cfg)
+    meant = {} if strategy is None else {"strategy": strategy}
+    return {"cfg": cfg, **meant, **{name: value for name, value in cfg.items() if name in known}}
 
 
 def has_mmcv_form(cfg: Mapping[str, Any]) -> bool:

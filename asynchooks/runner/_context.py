@@ -1,7 +1,6 @@
 """What hooks see of a run, whoever owns the loop: counters, numbers, the checkpoint's content.
 
-Decides what stands in a checkpoint and how a run takes it up again. Knows no file: it captures, and others
-save. The keys are MMEngine's; one more, ``resume``, holds what a bit-identical continuation needs.
+Decides when hooks may change what is saved, and what is copied when. Knows no file: it captures, and others save.
 """
 
 from __future__ import annotations
@@ -13,19 +12,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
 from asynchooks import checkpoint as checkpoints
-from asynchooks._version import __version__
-from asynchooks.errors import ForeignCheckpointError
 from asynchooks.execution import HookExecutor, RunnerView, current_executor
-from asynchooks.optim import unwrapped
-from asynchooks.runner._hook_states import hook_states, load_hook_states
+from asynchooks.optim import is_sharded
+from asynchooks.runner._agreement import told
+from asynchooks.runner._content import gathered_whole, live_content, with_names
+from asynchooks.runner._hook_states import hook_states
 from asynchooks.runner._message_hub import MessageHub
 from asynchooks.runner._random import rng_state
+from asynchooks.runner._taking_up import check_content, take_up
 
 if TYPE_CHECKING:
     from asynchooks.runner._log_processor import LogProcessor
@@ -66,7 +66,7 @@ class RunContext(ABC):
 
     def __init__(self, work_dir: str | os.PathLike[str], experiment_name: str | None) -> None:
         self.work_dir = os.fspath(work_dir)
-        self.timestamp = time.strftime("%Y%m%d_%H%M%S")
+        self.timestamp = told(time.strftime("%Y%m%d_%H%M%S"))
         folder = PurePath(self.work_dir).name or "run"
         self.experiment_name = experiment_name or f"{folder}_{self.timestamp}"
         self.message_hub = MessageHub(self.experiment_name)
@@ -134,6 +134,54 @@ class RunContext(ABC):
             logger=self.logger,
         )
 
+    def content(
+        self,
+        *,
+        form: Literal["single", "sharded"] = "single",
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any] | None:
+        """Return what a checkpoint of this instant holds: live tensors, nothing copied yet. Training thread.
+
+        Fires ``before_save_checkpoint`` with the content, on every rank, so that hooks may change it; outside of an
+        open executor there is nobody to fire it for. A collective where there are ranks: every rank calls it.
+
+        Args:
+            form: "single" is whole, for one file: parts are gathered on the first rank's CPU. "sharded" is this
+                rank's parts, with the optimizer's state by the names of the parameters.
+            save_optimizer: whether the optimizer's state is in it.
+            save_param_scheduler: whether the schedulers' states are.
+            meta: further entries of ``meta``; they win over the run's own.
+
+        Returns:
+            The content; None on every rank but the first where ``form`` is "single".
+        """
+        content = self._content(
+            save_optimizer=save_optimizer, save_param_scheduler=save_param_scheduler, meta=meta or {}
+        )
+        executor = self.executor
+        if executor is not None and current_executor() is executor:
+            executor.fire("before_save_checkpoint", self, checkpoint=content)
+            states = hook_states(executor.hooks)  # again: they may have gone on in it
+            if states:
+                content["resume"]["hooks"] = states
+        return gathered_whole(content) if form == "single" else with_names(content, self)
+
+    def take_up(self, content: Mapping[str, Any], url: str) -> None:
+        """Continue where a content of either form was taken, on this number of ranks or another.
+
+        Training thread; every rank calls it, with whole tensors or with its parts (`DTensor`).
+
+        Args:
+            content: what was loaded, after ``after_load_checkpoint`` has been fired with it.
+            url: where from, for messages.
+
+        Raises:
+            ForeignCheckpointError: it does not fit this run, or holds too little to continue from.
+        """
+        self._take_up(check_content(content, url), url)
+
     def capture(
         self,
         *,
@@ -141,14 +189,13 @@ class RunContext(ABC):
         save_param_scheduler: bool = True,
         meta: Mapping[str, Any] | None = None,
         overlap: bool = True,
-    ) -> checkpoints.Snapshot:
+    ) -> checkpoints.Snapshot | None:
         """Take a consistent copy of the training state. Training thread; waits for room where there is none.
 
         In a capture of an executor in mode "async", what belongs to the optimizer (its state, and the parameters
         that it steps) is copied while training goes on, until the next step or the next hook that may change it.
 
-        Fires ``before_save_checkpoint`` with the content, so that hooks may change it, before anything is
-        copied; outside of an open executor there is nobody to fire it for.
+        A collective where there are ranks: every rank calls it, and the first one gets the copy, the others None.
 
         Args:
             save_optimizer: whether the optimizer's state is in it.
@@ -156,22 +203,19 @@ class RunContext(ABC):
             meta: further entries of ``meta``; they win over the run's own.
             overlap: False copies everything before this returns.
         """
-        content = self._content(
-            save_optimizer=save_optimizer, save_param_scheduler=save_param_scheduler, meta=meta or {}
+        content = self.content(
+            save_optimizer=save_optimizer, save_param_scheduler=save_param_scheduler, meta=meta
         )
+        if content is None:
+            return None
         executor = self.executor
-        is_open = executor is not None and current_executor() is executor
-        if executor is not None and is_open:
-            executor.fire("before_save_checkpoint", self, checkpoint=content)
-            states = hook_states(executor.hooks)  # again: they may have gone on in it
-            if states:
-                content["resume"]["hooks"] = states
-            if executor.is_capturing:
-                later = self._changed_by_steps_alone() if overlap and executor.mode == "async" else ()
-                executor.reserve(checkpoints.state_nbytes(content, overlap=later))
-                if later:
-                    watch = executor.before_next_change(checkpoints.before_step)
-                    return checkpoints.capture(content, overlap=later, watch=watch)
+        if executor is not None and current_executor() is executor and executor.is_capturing:
+            is_live = not is_sharded(self.model)  # gathered parts are copies already
+            later = self._changed_by_steps_alone() if overlap and is_live and executor.mode == "async" else ()
+            executor.reserve(checkpoints.state_nbytes(content, overlap=later))
+            if later:
+                watch = executor.before_next_change(checkpoints.before_step)
+                return checkpoints.capture(content, overlap=later, watch=watch)
         return checkpoints.capture(content)
 
     def prepare_capture(self, *, save_optimizer: bool = True) -> Callable[[], None] | None:
@@ -179,6 +223,8 @@ class RunContext(ABC):
 
         Called on the training thread, once the optimizer has its state. What hooks put into the content counts not.
         """
+        if is_sharded(self.model):  # what is saved in one file is gathered first
+            return None
         content = self._content(save_optimizer=save_optimizer, save_param_scheduler=False, meta={})
         return checkpoints.prepare_capture(content)
 
@@ -191,126 +237,9 @@ class RunContext(ABC):
     def _content(
         self, *, save_optimizer: bool, save_param_scheduler: bool, meta: Mapping[str, Any]
     ) -> dict[str, Any]:
-        content: dict[str, Any] = {
-            "meta": {
-                "epoch": self.epoch,
-                "iter": self.iter,
-                "experiment_name": self.experiment_name,
-                "seed": self.seed,
-                "time": time.strftime("%Y%m%d_%H%M%S"),
-                "asynchooks_version": __version__,
-                **(
-                    {}
-                    if self.cfg is None
-                    else {"cfg": getattr(self.cfg, "pretty_text", None) or str(self.cfg)}
-                ),
-                **meta,
-            },
-            "state_dict": unwrapped(self.model).state_dict(),
-            "message_hub": self.message_hub.state_dict(),
-        }
-        dataset = content["message_hub"]["runtime_info"].get("dataset_meta")
-        if dataset is not None:  # where MMDetection's inference looks for the names of the classes
-            content["meta"].setdefault("dataset_meta", dataset)
-        if save_optimizer and self.optim_wrapper is not None:
-            content["optimizer"] = self.optim_wrapper.state_dict()
-        if save_param_scheduler and self.param_schedulers:
-            content["param_schedulers"] = _scheduler_states(self.param_schedulers)
-        content["resume"] = {"position": self._position(), "rng": self._rng()}
-        states = hook_states(self.executor.hooks if self.executor is not None else ())
-        if states:
-            content["resume"]["hooks"] = states
-        if save_optimizer and getattr(self.optim_wrapper, "is_accumulating", False):
-            content["resume"]["accumulated_grads"] = self.optim_wrapper.accumulated_grads()
-        return content
+        return live_content(
+            self, save_optimizer=save_optimizer, save_param_scheduler=save_param_scheduler, meta=meta
+        )
 
     def _take_up(self, checkpoint: Mapping[str, Any], url: str) -> None:
-        """Continue where a checkpoint was taken.
-
-        Raises:
-            ForeignCheckpointError: it does not fit this run, or holds too little to continue from.
-        """
-        load_weights(self.model, checkpoint["state_dict"], url, strict=True)
-        if "message_hub" in checkpoint:
-            self.message_hub.load_state_dict(checkpoint["message_hub"])
-        if self.optim_wrapper is not None:
-            _load_optimizer(self.optim_wrapper, checkpoint, url)
-        _load_schedulers(self.param_schedulers or (), checkpoint, url)
-        if self.executor is not None:
-            load_hook_states(self.executor.hooks, checkpoint.get("resume", {}).get("hooks", {}))
-        self._load_position(checkpoint)
-
-
-def check_content(checkpoint: Any, url: str) -> dict[str, Any]:
-    """Return a loaded checkpoint if it looks like one of a training run.
-
-    Raises:
-        ForeignCheckpointError: it does not.
-    """
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
-        came = sorted(map(str, checkpoint))[:8] if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise ForeignCheckpointError(
-            f"{url} is no checkpoint of a training run: expected a dict with 'state_dict' (and 'meta' to resume), "
-            f"it holds {came}."
-        )
-    return checkpoint
-
-
-def load_weights(model: nn.Module, state_dict: Mapping[str, Any], url: str, *, strict: bool) -> None:
-    """Load weights into a model.
-
-    Raises:
-        ForeignCheckpointError: they do not fit: other shapes, other names (``strict``), or nothing in common.
-    """
-    target = unwrapped(model)
-    checkpoints.before_step()
-    try:
-        missing, unexpected = target.load_state_dict(state_dict, strict=strict)
-    except RuntimeError as error:
-        raise ForeignCheckpointError(f"{url} does not fit {type(target).__name__}: {error}") from error
-    if missing and len(missing) == len(target.state_dict()):
-        raise ForeignCheckpointError(
-            f"{url} has no weight of {type(target).__name__}: it holds {list(state_dict)[:5]}, "
-            f"the model {missing[:5]}."
-        )
-    if missing or unexpected:
-        logger.warning("%s: missing in the checkpoint: %s; not in the model: %s", url, missing, unexpected)
-
-
-def _load_optimizer(optim_wrapper: Any, checkpoint: Mapping[str, Any], url: str) -> None:
-    if "optimizer" not in checkpoint:
-        raise ForeignCheckpointError(
-            f"{url} holds no optimizer state, so a run cannot be resumed from it; use load_from=... to start anew "
-            f"with its weights."
-        )
-    try:
-        optim_wrapper.load_state_dict(checkpoint["optimizer"])
-    except (ValueError, KeyError) as error:
-        raise ForeignCheckpointError(f"The optimizer state in {url} does not fit: {error}") from error
-    grads = checkpoint.get("resume", {}).get("accumulated_grads")
-    if grads is not None:
-        optim_wrapper.load_accumulated_grads(grads)
-
-
-def _scheduler_states(schedulers: Any) -> Any:
-    """Return the schedulers' states: a list, or one by name for several optimizers."""
-    if isinstance(schedulers, Mapping):
-        return {name: _scheduler_states(each) for name, each in schedulers.items()}
-    return [scheduler.state_dict() for scheduler in schedulers]
-
-
-def _load_schedulers(schedulers: Any, checkpoint: Mapping[str, Any], url: str) -> None:
-    states = checkpoint.get("param_schedulers", [])
-    named = states if isinstance(states, Mapping) else {}
-    if isinstance(schedulers, Mapping):
-        for name, each in schedulers.items():
-            _load_schedulers(each, {"param_schedulers": named.get(name, [])}, url)
-        return
-    states = [] if named else states
-    if len(states) != len(schedulers):
-        raise ForeignCheckpointError(
-            f"{url} holds {len(states)} parameter schedulers, this run has {len(schedulers)}; resume with the same "
-            f"param_scheduler, or use load_from=... to start anew with its weights."
-        )
-    for scheduler, state in zip(schedulers, states, strict=True):
-        scheduler.load_state_dict(state)
+        take_up(self, checkpoint, url)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from asynchooks.data import restarts_of
 from asynchooks.errors import ConfigError
+from asynchooks.runner._offset import Offset, carried_over
 from asynchooks.runner._random import restore_rng, rng_state
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class BatchFeed:
         self.loader = loader
         self.passes = 0
         self.drawn = 0
+        self._offset = Offset()
         self._tracked, self._source = _tracked(loader)
         self._batches: Iterator[Any] | None = None
         self._start: dict[str, Any] | None = None
@@ -56,7 +58,7 @@ class BatchFeed:
             self._continue_pass(self._resume)
             self._resume = None
             return
-        self.drawn = 0
+        self.drawn, self._offset = 0, Offset()
         if self._tracked is None:
             self._start = self._generators_now()
         else:
@@ -102,6 +104,7 @@ class BatchFeed:
             "in_pass": is_in_pass,
             "generators": start if is_in_pass else self._generators_now(),
             "sampler_seed": getattr(_sampler(self.loader), "seed", None),
+            **self._offset.state_dict(self.loader),
         }
         return (
             position if self._resume is None else {**position, "in_pass": True, **self._resume}
@@ -115,7 +118,7 @@ class BatchFeed:
         if isinstance(state["sampler_seed"], int) and hasattr(sampler, "seed"):
             sampler.seed = state["sampler_seed"]
         if state["in_pass"]:
-            self._resume = dict(state)
+            self._resume = carried_over(state, self.loader, sampler)
         else:
             self._restore_generators(state["generators"])
 
@@ -133,11 +136,14 @@ class BatchFeed:
                 self._source._iterator = None  # noqa: SLF001 - as in restart_workers
 
     def _continue_pass(self, state: dict[str, Any]) -> None:
+        self._offset = Offset.of(state)
         self.drawn, start = state["done"], state["generators"]
         if self.passes:  # a hook may have set the epoch that it knows, which counts no passes
             _set_epoch(self.loader, self.passes)
         if self._tracked is not None:
-            self._tracked.replay(start, self.drawn)
+            if self._offset.samples:
+                _sampler(self.loader).start_at(self._offset.samples)
+            self._tracked.replay(start, self.drawn - self._offset.batches)
             self._batches = iter(self._source)
             self._tracked.begin()
             return

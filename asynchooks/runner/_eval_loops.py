@@ -9,11 +9,12 @@ import torch
 
 from asynchooks.data import length_of
 from asynchooks.errors import ConfigError
-from asynchooks.optim import unwrapped
+from asynchooks.optim import hold_parts, unwrapped
 from asynchooks.registry import LOOPS
 from asynchooks.runner._data import dataset_of
 from asynchooks.runner._evaluation import Evaluation
-from asynchooks.runner._steps import device_of, eval_step, switch_mode, to_device
+from asynchooks.runner._in_step import InStep
+from asynchooks.runner._steps import device_of, eval_step, has_step, switch_mode, to_device
 
 __all__ = ["EvalLoop", "TeacherStudentValLoop", "TestLoop", "ValLoop"]
 
@@ -62,11 +63,11 @@ class EvalLoop:
         """Pass over the data once, and return the metrics."""
         runner, mode, model = self.runner, self.mode, self.runner.model
         device = device_of(model)
-        is_plain = getattr(model, f"{mode}_step", None) is None
+        is_plain = not has_step(model, mode)
         dataset = dataset_of(self.dataloader)
         evaluation = Evaluation(self.evaluators, dataset, with_losses=is_plain or not self.evaluators)
         batches = 0
-        for batch_idx, loaded in enumerate(self.dataloader):
+        for batch_idx, loaded in enumerate(InStep(self.dataloader, model, self._keep_in_step)):
             batch = to_device(loaded, device)
             runner.call_hook(f"before_{mode}_iter", batch_idx=batch_idx, data_batch=batch)
             with torch.no_grad(), torch.autocast(device.type) if self.fp16 else nullcontext():
@@ -74,7 +75,15 @@ class EvalLoop:
                 evaluation.add(batch, outputs)
             runner.call_hook(f"after_{mode}_iter", batch_idx=batch_idx, data_batch=batch, outputs=outputs)
             batches += 1
+        hold_parts(model)
         return evaluation.finish(length_of(dataset) or batches)
+
+    def _keep_in_step(self, loaded: Any) -> None:
+        """Run the model for the other ranks' sake, which still have batches; what comes of it is not counted."""
+        model = self.runner.model
+        device = device_of(model)
+        with torch.no_grad(), torch.autocast(device.type) if self.fp16 else nullcontext():
+            eval_step(model, to_device(loaded, device), self.mode)
 
 
 @LOOPS.register_module()

@@ -6,17 +6,22 @@ sync, not one per batch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from asynchooks.distributed import is_distributed
 from asynchooks.errors import ConfigError
 from asynchooks.registry import METRICS
+from asynchooks.runner._agreement import gathered, told
 from asynchooks.runner._steps import losses_of
 
 __all__ = ["Evaluation", "build_evaluators", "check_evaluators"]
+
+logger = logging.getLogger(__name__)
 
 
 class _MMEngineMetric:
@@ -77,7 +82,18 @@ class _Means:
             self._counts[name] = self._counts.get(name, 0) + count
 
     def finish(self, size: int) -> dict[str, Any]:
+        if is_distributed():
+            self._add_up()
         return {name: total / self._counts[name] for name, total in self._sums.items()}
+
+    def _add_up(self) -> None:
+        """Take in the sums of all ranks, in their order, so that every rank has the same bits."""
+        shares = gathered((dict(map(_read, self._sums.items())), self._counts))
+        self._sums, self._counts = {}, {}
+        for sums, counts in shares:
+            for name, amount in sums.items():
+                self._sums[name] = self._sums.get(name, 0.0) + amount
+                self._counts[name] = self._counts.get(name, 0) + counts[name]
 
 
 class Evaluation:
@@ -103,7 +119,9 @@ class Evaluation:
             evaluator.add(batch, outputs)
 
     def finish(self, size: int) -> dict[str, Any]:
-        """Return the metrics; scalar tensors become numbers here.
+        """Return the metrics; scalar tensors become numbers here. Every rank has the first one's.
+
+        A collective where there are ranks.
 
         Args:
             size: samples in the data set, or batches where it has no length.
@@ -111,7 +129,22 @@ class Evaluation:
         metrics: dict[str, Any] = {}
         for evaluator in self._evaluators:
             metrics.update(evaluator.finish(size))
-        return {name: _number(value) for name, value in metrics.items()}
+        return _agreed({name: _number(value) for name, value in metrics.items()})
+
+
+def _agreed(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return the first rank's metrics on every rank: hooks decide by them, and must decide alike."""
+    if not is_distributed():
+        return metrics
+    first = told(metrics)
+    differing = [name for name, value in metrics.items() if repr(value) != repr(first.get(name))]
+    if differing:
+        logger.warning(
+            "metrics differ from the first rank's, which counts: %s. A metric must collect its results over "
+            "the ranks, as MMEngine's and torchmetrics' do.",
+            ", ".join(differing),
+        )
+    return first
 
 
 def check_evaluators(cfg: Any, *, scope: str | None = None) -> None:
@@ -182,6 +215,11 @@ def _precise(value: Any) -> Any:
         return float(value)
     value = value.detach()
     return value if value.device.type == "mps" else value.to(torch.float64)
+
+
+def _read(item: tuple[str, Any]) -> tuple[str, Any]:
+    name, value = item
+    return name, value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def _number(value: Any) -> Any:

@@ -9,6 +9,7 @@ from asynchooks.errors import ConfigError
 from asynchooks.runner import _config
 from asynchooks.runner._evaluation import build_evaluators, check_evaluators
 from asynchooks.runner._samplers import build_dataloader, check_dataloader
+from asynchooks.runner._sharing import warn_unless_shared
 from asynchooks.runner._visualizer import tell_of_data
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Parts:
         self._scope = scope
         self._options: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._loops: dict[str, Any] = {}
+        self._looked_at: set[str] = set()
         self.train_loop: Any = None
         if cfgs["train"] is not None:
             check_dataloader(loaders["train"], scope=scope)
@@ -84,7 +86,11 @@ class Parts:
         """Return a loader, built now if it is still a dict; None where there is none."""
         loader = self._loaders[mode]
         if isinstance(loader, dict):
-            loader = self._loaders[mode] = build_dataloader(loader, seed=seed, scope=self._scope)
+            loader = build_dataloader(loader, seed=seed, mode=mode, scope=self._scope)
+            self._loaders[mode] = loader
+        if mode not in self._looked_at:
+            self._looked_at.add(mode)
+            warn_unless_shared(loader, mode)
         return loader
 
     def epoch_length(self, *, seed: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from asynchooks.distributed import rank
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["restore_rng", "rng_state", "seed_everything"]
+__all__ = ["derived_rng", "restore_rng", "rng_state", "seed_everything"]
 
 
 def seed_everything(seed: int | None, *, deterministic: bool = False, differs_by_rank: bool = False) -> None:
@@ -69,3 +70,17 @@ def restore_rng(state: Mapping[str, Any]) -> None:
         devices = min(len(state["cuda"]), torch.cuda.device_count())
         for index in range(devices):
             torch.cuda.set_rng_state(state["cuda"][index].cpu(), index)
+
+
+def derived_rng(state: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return states for a rank that has none: those of generators seeded with another rank's state and a number.
+
+    The global generators are as before afterwards.
+    """
+    digest = hashlib.sha256(state["torch"].cpu().numpy().tobytes() + number.to_bytes(8, "little")).digest()
+    present = rng_state()
+    try:
+        seed_everything(int.from_bytes(digest[:4], "little"))
+        return rng_state()
+    finally:
+        restore_rng(present)

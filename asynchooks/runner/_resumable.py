@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from asynchooks import checkpoint as checkpoints
 from asynchooks.errors import ConfigError, StorageDeniedError, StorageError
 from asynchooks.execution import HookExecutor, current_executor
-from asynchooks.runner._context import RunContext, load_weights
+from asynchooks.runner._agreement import found_by_first, tried_by_all
+from asynchooks.runner._context import RunContext
 from asynchooks.runner._ending import opened
 from asynchooks.runner._resume import Source, find_source, read_checkpoint
+from asynchooks.runner._taking_up import load_weights
 from asynchooks.runner._visualizer import closing
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class ResumableRun(RunContext):
         meta: Mapping[str, Any] | None = None,
         backend_args: Mapping[str, Any] | None = None,
     ) -> checkpoints.CheckpointInfo:
-        """Save a checkpoint now and wait until it is committed. Training thread.
+        """Save a checkpoint now and wait until it is committed. Training thread; every rank calls it.
 
         Args:
             out_dir: folder or URL; the work folder where it is left out.
@@ -103,22 +105,28 @@ class ResumableRun(RunContext):
                 save_optimizer=save_optimizer, save_param_scheduler=save_param_scheduler, meta=meta
             )
             self._executor.drain(resources={"checkpoints"})
-            checkpointer = checkpoints.Checkpointer(
-                self.work_dir if out_dir is None else out_dir,
-                storage_options=dict(backend_args or {}),
-                run_id=self.message_hub.get_info("run_id"),
-            )
-            with ThreadPoolExecutor(1) as thread:  # this thread may have an event loop, as in a notebook
-                saving = thread.submit(
-                    checkpointer.save_sync,
-                    snapshot,
-                    name=name,
-                    step=self.iter,
-                    epoch=self.epoch,
-                    metrics={},
-                    pointer="last",
+            url = self.work_dir if out_dir is None else out_dir
+
+            def save() -> checkpoints.CheckpointInfo:
+                assert snapshot is not None  # noqa: S101 - the first rank has it
+                checkpointer = checkpoints.Checkpointer(
+                    url,
+                    storage_options=dict(backend_args or {}),
+                    run_id=self.message_hub.get_info("run_id"),
                 )
-                return saving.result()
+                with ThreadPoolExecutor(1) as thread:  # this thread may have an event loop, as in a notebook
+                    saving = thread.submit(
+                        checkpointer.save_sync,
+                        snapshot,
+                        name=name,
+                        step=self.iter,
+                        epoch=self.epoch,
+                        metrics={},
+                        pointer="last",
+                    )
+                    return saving.result()
+
+            return found_by_first(f"save {name}", save)
 
     def load_checkpoint(
         self, filename: str | os.PathLike[str], *, map_location: Any = "cpu", strict: bool = False
@@ -173,9 +181,7 @@ class ResumableRun(RunContext):
         """Take up what load_from and resume say; done by the first training alone."""
         resume, self._resume = self._resume, False
         load_from, self._load_from = self._load_from, None
-        source = (
-            find_source(self, resume, load_from, self._storage_options, to_train=True) if resume else None
-        )
+        source = self._find_source(resume, load_from, to_train=True) if resume else None
         if source is not None:
             self._resume_from(source, "cpu")
         elif load_from is not None:
@@ -184,11 +190,7 @@ class ResumableRun(RunContext):
 
     def _load_weights(self) -> None:
         """Take up the weights that load_from and resume name, for an evaluation before any training."""
-        source = (
-            find_source(self, self._resume, self._load_from, self._storage_options, to_train=False)
-            if self._resume
-            else None
-        )
+        source = self._find_source(self._resume, self._load_from, to_train=False) if self._resume else None
         if source is None and self._load_from is not None:
             source = Source(self._load_from, self._storage_options)
         if source is not None and source.url != self._loaded_from:
@@ -203,9 +205,23 @@ class ResumableRun(RunContext):
 
     def _read(self, source: Source, map_location: Any) -> dict[str, Any]:
         self._executor.drain()
-        content = read_checkpoint(source, map_location)
+        content = tried_by_all(f"read {source.url}", lambda: read_checkpoint(source, map_location))
         self.call_hook("after_load_checkpoint", checkpoint=content)
         return content
+
+    def _find_source(self, resume: Any, load_from: str | None, *, to_train: bool) -> Source | None:
+        """Have the first rank look for what to resume from; the others are told its address."""
+        found: list[Source | None] = []
+
+        def find() -> tuple[str, Mapping[str, Any]] | None:
+            found.append(find_source(self, resume, load_from, self._storage_options, to_train=to_train))
+            source = found[0]
+            return None if source is None else (source.url, dict(source.options))
+
+        address = found_by_first("find a checkpoint to resume from", find)
+        if found or address is None:
+            return found[0] if found else None
+        return Source(*address)
 
     def _resume_from(self, source: Source, map_location: Any) -> None:
         _ = self.train_loop  # built before anything is read: a wrong configuration is said first
@@ -214,7 +230,7 @@ class ResumableRun(RunContext):
             content = self._read(source, map_location)
         finally:
             self.is_resuming = False
-        self._take_up(content, source.url)
+        self.take_up(content, source.url)
         self.logger.info("resumed from %s: epoch %d, iteration %d", source.url, self.epoch, self.iter)
 
     def _load_position(self, checkpoint: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from asynchooks import checkpoint as checkpoints
-from asynchooks.runner._context import check_content
+from asynchooks.runner._taking_up import check_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -7,23 +7,26 @@ points inside, the executor runs the hooks. Whatever ends a run, what is in flig
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from torch import nn
 
+from asynchooks.distributed import is_first_rank
 from asynchooks.errors import ConfigError
 from asynchooks.execution import POINTS, HookExecutor, priority_name
 from asynchooks.registry import HOOKS, LOG_PROCESSORS, MODELS, RUNNERS
 from asynchooks.runner import _config
 from asynchooks.runner._configuration import arguments_of, keep_config
+from asynchooks.runner._launch import join_ranks
 from asynchooks.runner._log_processor import LogProcessor
+from asynchooks.runner._logs import set_log_level, show_logs
 from asynchooks.runner._optimization import build_optimization
 from asynchooks.runner._parts import Parts
 from asynchooks.runner._random import seed_everything
 from asynchooks.runner._resumable import ResumableRun
+from asynchooks.runner._strategy import check_strategy, parallel
 from asynchooks.runner._visualizer import visualizer_of
 
 if TYPE_CHECKING:
@@ -57,12 +60,17 @@ class Runner(ResumableRun):
             ``(outputs, batch)``; a list, or a dict of names to them. None gives the mean loss.
         default_hooks: changes of the six default hooks by name; None removes one.
         custom_hooks: further hooks, a list of objects and dicts.
+        strategy: how ranks share the model: ``dict(type="DDP", ...)``, ``dict(type="FSDP2", ...)`` (or an object with
+            ``wrap(model)``); DDP where it is left out. A model that is wrapped already is used as it is.
+        launcher: "pytorch", "none", or None: under ``torchrun`` the process group is made here, if there is none.
+        env_cfg: MMEngine's dict, of which ``dist_cfg=dict(backend=..., timeout=...)`` is used.
         load_from: checkpoint whose weights the run starts with (and which ``resume=True`` continues from).
         resume: True or "auto": continue from the newest committed checkpoint of this run, or start anew where
             there is none; a URL: continue from that checkpoint.
         randomness: ``dict(seed=0, deterministic=False, diff_rank_seed=False)``; a seed is set at construction and
             again when a training starts.
-        device: where the model is moved; None leaves it where it is. Batches follow the model.
+        device: where the model is moved; None leaves it where it is, or moves it to the rank's own accelerator.
+            Batches follow the model.
         log_processor: makes the log lines; an object or a dict.
         visualizer: ``dict(type="Visualizer", vis_backends=[...])`` or an object; None writes to ``log_dir/vis_data``.
         log_level: level of the run's logger.
@@ -95,6 +103,9 @@ class Runner(ResumableRun):
         test_evaluator: Any = None,
         default_hooks: Mapping[str, Any] | None = None,
         custom_hooks: Sequence[Any] | None = None,
+        strategy: Any = None,
+        launcher: str | None = None,
+        env_cfg: Mapping[str, Any] | None = None,
         load_from: str | os.PathLike[str] | None = None,
         resume: bool | str | os.PathLike[str] = False,
         randomness: Mapping[str, Any] | None = None,
@@ -118,6 +129,8 @@ class Runner(ResumableRun):
         _config.reject_unknown("Runner", unknown, _ARGUMENTS)
         if not isinstance(work_dir, str | os.PathLike):
             raise ConfigError(f"work_dir is a folder or a URL, not {work_dir!r}.")
+        check_strategy(strategy, scope=default_scope)
+        device = join_ranks(launcher, env_cfg, device)
         executor = HookExecutor(
             mode=mode,
             ordering=ordering,
@@ -136,13 +149,13 @@ class Runner(ResumableRun):
             storage_options=storage_options,
         )
         self.cfg = cfg
-        self.logger.setLevel(log_level)
+        set_log_level(self.logger, log_level)
         self._scope = default_scope
         self.seed, self._seeding = _config.checked_randomness(randomness)
         seed_everything(self.seed, **self._seeding)
         self.log_processor = _log_processor(log_processor, default_scope)
         self.visualizer = visualizer_of(self, visualizer, default_scope)
-        self.model = _model(model, default_scope, device)
+        self.model = parallel(_model(model, default_scope, device), strategy, scope=default_scope)
         _config.check_complete(
             "train",
             {"train_dataloader": train_dataloader, "train_cfg": train_cfg, "optim_wrapper": optim_wrapper},
@@ -185,9 +198,9 @@ class Runner(ResumableRun):
             ForeignCheckpointError, CorruptCheckpointError: the checkpoint to resume cannot be used.
         """
         loop = self.train_loop
-        self._show_logs()
+        show_logs(self.logger)
         with self._session():
-            keep_config(self.cfg, self.log_dir, self.timestamp)
+            self._keep_config()
             seed_everything(self.seed, **self._seeding)
             self.call_hook("before_run")
             self._load_or_resume()
@@ -325,12 +338,9 @@ class Runner(ResumableRun):
 
     # ---- private ----
 
-    def _show_logs(self) -> None:
-        """Show the run on the terminal, where nobody has configured logging."""
-        if not self.logger.hasHandlers():
-            handler = logging.StreamHandler()
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            logging.getLogger("asynchooks").addHandler(handler)
+    def _keep_config(self) -> None:
+        if is_first_rank():
+            keep_config(self.cfg, self.log_dir, self.timestamp)
 
     def _loop(self, mode: str) -> Any:
         return self._parts.loop(mode, self, seed=self.seed or 0)
@@ -345,9 +355,9 @@ class Runner(ResumableRun):
 
     def _evaluate(self, mode: str) -> dict[str, Any]:
         loop = self._loop(mode)
-        self._show_logs()
+        show_logs(self.logger)
         with self._session():
-            keep_config(self.cfg, self.log_dir, self.timestamp)
+            self._keep_config()
             self.call_hook("before_run")
             self._load_weights()
             metrics: dict[str, Any] = loop.run()

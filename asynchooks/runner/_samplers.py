@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from asynchooks.distributed import rank, world_size
 from asynchooks.errors import ConfigError
 from asynchooks.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, check_options, option_names
+from asynchooks.runner._sharing import shared
 
 __all__ = ["DefaultSampler", "InfiniteSampler", "build_dataloader", "check_dataloader"]
 
@@ -39,11 +40,12 @@ class DefaultSampler(Sampler[int]):
         round_up: bool = True,  # noqa: FBT001, FBT002
     ) -> None:
         self._size = len(dataset)
-        self._rank, self._ranks = _rank_and_ranks()
+        self.rank, self.world_size = rank(), world_size()
         self.shuffle = shuffle
         self.seed = seed or 0
         self.round_up = round_up
         self.epoch = 0
+        self._start = 0
 
     def __iter__(self) -> Iterator[int]:
         order = list(range(self._size))
@@ -51,20 +53,26 @@ class DefaultSampler(Sampler[int]):
             generator = torch.Generator()
             generator.manual_seed(self.seed + self.epoch)
             order = torch.randperm(self._size, generator=generator).tolist()
+        start, self._start = self._start, 0
+        order = order[start:]
         if self.round_up:
-            order += itertools.islice(itertools.cycle(list(order)), -self._size % self._ranks)
-        return iter(order[self._rank :: self._ranks])
+            order += itertools.islice(itertools.cycle(list(order)), -len(order) % self.world_size)
+        return iter(order[self.rank :: self.world_size])
 
     def __len__(self) -> int:
         return (
-            -(-self._size // self._ranks)
+            -(-self._size // self.world_size)
             if self.round_up
-            else len(range(self._rank, self._size, self._ranks))
+            else len(range(self.rank, self._size, self.world_size))
         )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's order."""
         self.epoch = epoch
+
+    def start_at(self, samples: int) -> None:
+        """Let the next pass begin after so many samples of all ranks together, which other ranks have drawn."""
+        self._start = samples
 
 
 @DATA_SAMPLERS.register_module()
@@ -79,17 +87,23 @@ class InfiniteSampler(Sampler[int]):
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:  # noqa: FBT001, FBT002
         self._size = len(dataset)
-        self._rank, self._ranks = _rank_and_ranks()
+        self.rank, self.world_size = rank(), world_size()
         self.shuffle = shuffle
         self.seed = seed or 0
+        self._start = 0
 
     def __iter__(self) -> Iterator[int]:
         if not self._size:
             raise ConfigError("An InfiniteSampler needs a data set with samples; this one is empty.")
-        return itertools.islice(self._of_all_ranks(), self._rank, None, self._ranks)
+        start, self._start = self._start, 0
+        return itertools.islice(self._of_all_ranks(), start + self.rank, None, self.world_size)
 
     def __len__(self) -> int:
         return self._size
+
+    def start_at(self, samples: int) -> None:
+        """Let the next pass begin after so many samples of all ranks together, which other ranks have drawn."""
+        self._start = samples
 
     def _of_all_ranks(self) -> Iterator[int]:
         generator = torch.Generator()
@@ -120,13 +134,14 @@ def check_dataloader(cfg: Any, *, scope: str | None = None) -> None:
         _function(cfg.get(name), scope)
 
 
-def build_dataloader(cfg: Any, *, seed: int, scope: str | None = None) -> Any:
-    """Return the loader that a dict describes, or the loader itself.
+def build_dataloader(cfg: Any, *, seed: int, mode: str = "train", scope: str | None = None) -> Any:
+    """Return the loader that a dict describes, or the loader itself. On ranks, one of a dict shares its data.
 
     Args:
         cfg: a loader, or `DataLoader`'s arguments, of which ``dataset``, ``sampler``, ``batch_sampler``,
             ``collate_fn`` and ``worker_init_fn`` may be dicts.
         seed: the run's seed, for samplers that take one.
+        mode: "train", "val" or "test": an evaluation counts no sample twice.
         scope: scope that is asked first for a bare name.
     """
     if not isinstance(cfg, Mapping):
@@ -134,6 +149,7 @@ def build_dataloader(cfg: Any, *, seed: int, scope: str | None = None) -> Any:
     options = dict(cfg)
     if isinstance(options["dataset"], Mapping):
         options["dataset"] = DATASETS.build(options["dataset"], scope=scope)
+    options = shared(options, mode, scope=scope)
     sampler = options.get("sampler")
     if isinstance(sampler, Mapping):
         known = {"dataset": options["dataset"], "data_source": options["dataset"], "seed": seed}
@@ -160,15 +176,12 @@ def _function(cfg: Any, scope: str | None) -> Any:
     return partial(function, **options) if options else function
 
 
-def _rank_and_ranks() -> tuple[int, int]:
-    return rank(), world_size()
-
-
 for _class in (
     data.BatchSampler,
     data.RandomSampler,
     data.SequentialSampler,
     data.WeightedRandomSampler,
     data.SubsetRandomSampler,
+    data.DistributedSampler,
 ):
     DATA_SAMPLERS.register_module(module=_class)

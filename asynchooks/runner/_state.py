@@ -10,9 +10,10 @@ from asynchooks.data import length_of
 from asynchooks.errors import UnknownOptionError, did_you_mean
 from asynchooks.execution import HookExecutor, current_executor
 from asynchooks.optim import OptimWrapper
-from asynchooks.runner._context import RunContext, check_content
+from asynchooks.runner._context import RunContext
 from asynchooks.runner._log_processor import LogProcessor
 from asynchooks.runner._random import restore_rng
+from asynchooks.runner._taking_up import check_content
 from asynchooks.runner._visualizer import visualizer_of
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class TrainState(RunContext):
                 self.executor.fire("after_load_checkpoint", self, checkpoint=content)
             finally:
                 self.is_resuming = False
-        self._take_up(content, address)
+        self.take_up(content, address)
         return content
 
     def _position(self) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from asynchooks.checkpoint import before_step
 from asynchooks.errors import ConfigError
+from asynchooks.optim import unwrapped
 
-__all__ = ["device_of", "eval_step", "losses_of", "switch_mode", "to_device", "train_step"]
+__all__ = ["device_of", "eval_step", "has_step", "losses_of", "switch_mode", "to_device", "train_step"]
 
 
 def train_step(model: nn.Module, batch: Any, optim_wrapper: Any) -> Any:
@@ -20,9 +21,11 @@ def train_step(model: nn.Module, batch: Any, optim_wrapper: Any) -> Any:
     A model's own ``train_step(data, optim_wrapper)`` is called where it has one. A plain module is called with
     the batch and returns its loss: a scalar tensor, a dict with ``loss``, or one with several ``loss_*``.
     """
-    own = getattr(model, "train_step", None)
+    own = _own(model, "train_step")
     if own is not None:
-        return own(batch, optim_wrapper)
+        outputs = own(batch, optim_wrapper)
+        _check_exchange(model)
+        return outputs
     with optim_wrapper.optim_context(model):
         outputs = model(batch)
         total = losses_of(outputs).get("loss")
@@ -49,8 +52,29 @@ def switch_mode(model: nn.Module, mode: Literal["train", "eval"]) -> None:
 
 def eval_step(model: nn.Module, batch: Any, mode: str) -> Any:
     """Run one validation or test step: the model's own ``val_step`` / ``test_step``, or ``forward(batch)``."""
-    own = getattr(model, f"{mode}_step", None)
-    return model(batch) if own is None else own(batch)
+    own = _own(model, f"{mode}_step")
+    return unwrapped(model)(batch) if own is None else own(batch)
+
+
+def _check_exchange(model: nn.Module) -> None:
+    """Raise where ranks train apart: the model's own step has gone past the forward that exchanges gradients."""
+    switch = unwrapped(model).__dict__.get("set_requires_gradient_sync")
+    if getattr(switch, "is_passed_by", False):
+        raise ConfigError(
+            f"{type(unwrapped(model)).__name__}.train_step has not called the model itself, so no gradients were "
+            f"exchanged and the ranks would train apart. Compute the loss in forward and call self(...), or name the "
+            f"submodules that train_step calls: strategy=dict(type='DDP', modules=['generator', 'discriminator'])."
+        )
+
+
+def has_step(model: nn.Module, mode: str) -> bool:
+    """Whether a model, or the one inside a wrapper, defines a step of this mode itself."""
+    return _own(model, f"{mode}_step") is not None
+
+
+def _own(model: nn.Module, name: str) -> Any:
+    """Return a model's own method; one of the model inside of DDP takes part with its forward."""
+    return getattr(model, name, None) or getattr(unwrapped(model), name, None)
 
 
 def losses_of(outputs: Any) -> dict[str, Tensor]:

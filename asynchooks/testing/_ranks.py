@@ -33,6 +33,8 @@ _PRELOAD = [
     "torch",
     "torch.distributed.checkpoint.state_dict",
     "torch.distributed.fsdp",
+    "asynchooks.hooks",
+    "asynchooks.runner",
     "asynchooks.testing._ranks",
 ]
 _STOP_S = 10.0

@@ -205,9 +205,9 @@ def test_everything_from_dicts_and_names(tmp_path: Path) -> None:
 def test_entries_of_a_config_that_do_nothing_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Runner.from_cfg({"model": Net(), "work_dir": tmp_path, "launcher": "pytorch", "env_cfg": {}})
+    Runner.from_cfg({"model": Net(), "work_dir": tmp_path, "data_preprocessor": {}})
 
-    assert "no effect here: launcher, env_cfg" in caplog.text
+    assert "no effect here: data_preprocessor" in caplog.text
 
 
 def test_a_default_scope_finds_what_another_project_registered(tmp_path: Path) -> None:

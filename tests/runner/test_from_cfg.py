@@ -121,13 +121,13 @@ def test_entries_without_effect_are_named_in_one_warning(
 ) -> None:
     cfg = Config.fromfile(path)
     cfg.update(
-        {"launcher": "none", "lr_config": {"policy": "step"}, "data": {}, "optimizer": {"type": "SGD"}}
+        {"data_preprocessor": {}, "lr_config": {"policy": "step"}, "data": {}, "optimizer": {"type": "SGD"}}
     )
     with caplog.at_level(logging.WARNING):
         Runner.from_cfg(cfg)
 
     assert [r.message for r in caplog.records if "no effect" in r.message] == [
-        "entries of the configuration that have no effect here: launcher, lr_config"
+        "entries of the configuration that have no effect here: data_preprocessor, lr_config"
     ]
 
 

@@ -16,7 +16,7 @@ from asynchooks.errors import BackgroundHookError
 from asynchooks.execution import Effects, Hook, HookExecutor, background
 from asynchooks.hooks import CheckpointHook
 from asynchooks.runner import Runner, TrainState
-from asynchooks.runner._context import load_weights
+from asynchooks.runner._taking_up import load_weights
 from asynchooks.testing import RecordingInstrument, late_copies
 
 from .conftest import MakeRunner, Net

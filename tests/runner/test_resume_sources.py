@@ -184,6 +184,7 @@ def test_a_best_checkpoint_without_the_optimizer_is_no_reason_to_fail_at_every_s
     runner = make_runner(train_cfg={"max_epochs": 1})
     runner.train()
     snapshot = runner.capture(save_optimizer=False)
+    assert snapshot is not None
     Checkpointer(tmp_path / "best").save_sync(snapshot, name="best_acc.pth", step=5, pointer="best")
 
     resumed = make_runner(work_dir=tmp_path / "best", resume="auto", train_cfg={"max_epochs": 1})
@@ -199,6 +200,7 @@ def test_any_other_checkpoint_without_the_optimizer_is_an_error(
     runner = make_runner(train_cfg={"max_epochs": 1})
     runner.train()
     snapshot = runner.capture(save_optimizer=False)
+    assert snapshot is not None
     Checkpointer(tmp_path / "last").save_sync(snapshot, name="iter_5.pth", step=5, pointer="last")
 
     with pytest.raises(ForeignCheckpointError, match="holds no optimizer state"):

@@ -92,6 +92,7 @@ def test_a_saved_loop_goes_on_where_it_was(state: TrainState, tmp_path: Path) ->
 
 def test_a_snapshot_of_a_loop_does_not_change_with_it(state: TrainState) -> None:
     snapshot = state.capture()
+    assert snapshot is not None
     before = {k: v.clone() for k, v in snapshot.state["state_dict"].items()}
 
     train(state, [], 3)

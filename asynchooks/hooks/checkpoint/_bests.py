@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asynchooks.distributed import is_first_rank
 from asynchooks.errors import ConfigError
 from asynchooks.execution import background
 from asynchooks.hooks.checkpoint import _options
@@ -116,9 +115,9 @@ class BestSaving(StepSaving):
             entries[each.best.score_key] = each.score
             entries[each.best.path_key] = folder.url_of(each.best.prefix + name)
         with self._claims.claim(hub, entries) as claim:
-            if not is_first_rank():
-                return None
             snapshot = self._capture(runner, meta, is_full=with_step or self.save_best_full)
+        if snapshot is None:  # of a rank that is not the first
+            return None
         weights = snapshot if self.save_best_full else snapshot.without("optimizer", "param_schedulers")
         numbers = plain_numbers(metrics)
         saves = [Save(e.best.prefix + name, weights, meta, best=e.best, metrics=numbers) for e in better]

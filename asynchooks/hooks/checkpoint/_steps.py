@@ -162,14 +162,14 @@ class StepSaving(Hook):
         folder = self._folder_of(runner)
         self._claims.settle(runner.message_hub)
         with self._claims.claim(runner.message_hub, self._step_entries(runner, folder, meta)) as claim:
-            if not is_first_rank():
-                return None
-            snapshot = self._capture(runner, meta)
+            snapshot = self._capture(runner, meta)  # every rank takes part, and the first one has it
+        if snapshot is None:
+            return None
         save = Save(self._name(meta), snapshot, meta, keep=self.max_keep_ckpts)
         return claim.kept_by(folder.committing(runner, [save]))
 
-    def _capture(self, runner: Any, meta: Mapping[str, int], *, is_full: bool = True) -> Snapshot:
-        snapshot: Snapshot = runner.capture(
+    def _capture(self, runner: Any, meta: Mapping[str, int], *, is_full: bool = True) -> Snapshot | None:
+        snapshot: Snapshot | None = runner.capture(
             save_optimizer=is_full and self.save_optimizer,
             save_param_scheduler=is_full and self.save_param_scheduler,
             meta=meta,

@@ -16,10 +16,10 @@ from typing import Any
 
 from asynchooks.errors import ForeignCheckpointError
 from asynchooks.execution import HookExecutor
-from asynchooks.runner._context import load_weights
 from asynchooks.runner._hook_states import load_hook_states
 from asynchooks.runner._resumable import ResumableRun
 from asynchooks.runner._resume import Source
+from asynchooks.runner._taking_up import load_weights, own_resume
 from asynchooks.runner.mmcv._workflow import Workflow
 
 __all__ = ["SavedRun"]
@@ -230,8 +230,9 @@ class SavedRun(ResumableRun):
             {k: v for k, v in messages.items() if self.message_hub.get_info(k) is None}
         )
         self.meta = meta
-        load_hook_states(self.hooks, (checkpoint.get("resume") or {}).get("hooks", {}))  # type: ignore[attr-defined]
-        self._load_position(checkpoint)
+        resume = own_resume(checkpoint.get("resume") or {}, url)
+        load_hook_states(self.hooks, resume.get("hooks", {}))  # type: ignore[attr-defined]
+        self._load_position({**checkpoint, "resume": resume})
 
     def _take_up_optimizer(self, state: Any, url: str) -> None:
         if self.optim_wrapper is None:
