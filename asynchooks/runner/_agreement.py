@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from asynchooks.distributed import is_distributed, rank, world_size
 
-__all__ = ["collected", "found_by_first", "gathered", "told", "tried_by_all"]
+__all__ = ["collected", "found_by_first", "gathered", "has_ranks", "told", "tried_by_all"]
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ _groups: dict[int, Any] = {}
 
 def told(value: T, *, source: int = 0) -> T:
     """Return the value of one rank, the first where none is named. A collective where there are ranks."""
-    if not _has_ranks():
+    if not has_ranks():
         return value
     values: list[Any] = [value]
     dist.broadcast_object_list(values, src=source, group=_group())
@@ -31,7 +31,7 @@ def told(value: T, *, source: int = 0) -> T:
 
 def gathered(value: T) -> list[T]:
     """Return every rank's value, by rank. A collective where there are ranks."""
-    if not _has_ranks():
+    if not has_ranks():
         return [value]
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=_group())
@@ -40,7 +40,7 @@ def gathered(value: T) -> list[T]:
 
 def collected(value: T) -> list[T] | None:
     """Return every rank's value on the first rank, by rank; None on the others. A collective."""
-    if not _has_ranks():
+    if not has_ranks():
         return [value]
     is_first = rank() == 0
     values: list[Any] | None = [None] * world_size() if is_first else None
@@ -54,7 +54,7 @@ def found_by_first(what: str, attempt: Callable[[], T]) -> T:
     Raises:
         Exception: the first rank's own error; on the others, `RuntimeError` with its text.
     """
-    if not _has_ranks():
+    if not has_ranks():
         return attempt()
     result: Any = None
     error: Exception | None = None
@@ -77,7 +77,7 @@ def tried_by_all(what: str, attempt: Callable[[], T]) -> T:
     Raises:
         Exception: this rank's own error; or, on the others, `RuntimeError` with the rank and its error.
     """
-    if not _has_ranks():
+    if not has_ranks():
         return attempt()
     result: Any = None
     error: Exception | None = None
@@ -95,7 +95,7 @@ def tried_by_all(what: str, attempt: Callable[[], T]) -> T:
     return result  # type: ignore[no-any-return]
 
 
-def _has_ranks() -> bool:
+def has_ranks() -> bool:
     """Whether there is somebody to talk to; torch's "fake" backend plays one rank of several on its own."""
     return is_distributed() and dist.get_backend() != "fake"
 
