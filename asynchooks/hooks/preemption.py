@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
+from asynchooks.data import shield_workers
 from asynchooks.errors import ConfigError, Preempted
 from asynchooks.execution import Effects, Hook
 from asynchooks.registry import HOOKS
@@ -100,7 +99,7 @@ class PreemptionHook(Hook):
             )
             return
         for name in ("train_dataloader", "val_dataloader"):
-            _shield_workers(getattr(runner, name, None), self.signals)
+            shield_workers(getattr(runner, name, None), self.signals)
         for number in self.signals:
             self._before.setdefault(number, signal.signal(number, self._on_signal))
 
@@ -167,31 +166,6 @@ class PreemptionHook(Hook):
             self._reason = signal.Signals(number).name
             if self._together is not None:
                 self._together.wants_leave = True
-
-
-class _Shielded:
-    """A worker's ``worker_init_fn``: the worker ignores signals that do not come from the process that trains."""
-
-    def __init__(self, signals: Sequence[signal.Signals], then: Callable[[int], None] | None) -> None:
-        self.signals, self.then = tuple(signals), then
-
-    def __call__(self, worker_id: int) -> None:
-        if hasattr(signal, "sigwaitinfo"):  # who has sent it is not told otherwise
-            signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
-            threading.Thread(target=self._answer, args=(os.getppid(),), daemon=True).start()
-        if self.then is not None:
-            self.then(worker_id)
-
-    def _answer(self, parent: int) -> None:
-        while signal.sigwaitinfo(self.signals).si_pid != parent:
-            pass
-        os._exit(0)  # as torch's own handler does
-
-
-def _shield_workers(loader: Any, signals: Sequence[signal.Signals]) -> None:
-    if getattr(loader, "num_workers", 0) and not isinstance(loader.worker_init_fn, _Shielded):
-        with contextlib.suppress(AttributeError):  # a loader of one's own
-            loader.worker_init_fn = _Shielded(signals, loader.worker_init_fn)
 
 
 def _checked_signals(names: Any) -> tuple[signal.Signals, ...]:
