@@ -30,7 +30,8 @@ class Says(Hook):
     """Says where the training is, and goes on when a line comes back."""
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        print(runner.iter, flush=True)
+        sys.stdout.write(f"{runner.iter}\n")
+        sys.stdout.flush()
         sys.stdin.readline()
 
 
@@ -60,5 +61,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))
     except Preempted as ended:
-        print(ended, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{ended}\n")
         raise

@@ -70,8 +70,7 @@ def test_a_run_that_was_preempted_amid_an_epoch_goes_on_as_if_it_had_not_been(
     assert "preempted: SIGTERM, at iteration 4" in err
 
     assert end_of(start(tmp_path, workers=workers))[0] == 0
-    if not workers:  # with workers, the base seed of the loader is drawn otherwise
-        assert (tmp_path / "weights.json").read_text() == uninterrupted
+    assert (tmp_path / "weights.json").read_text() == uninterrupted
 
 
 @pytest.mark.crash
