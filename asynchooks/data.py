@@ -5,13 +5,16 @@ Transforms are what a data set calls with one sample; this knows neither samples
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from asynchooks.errors import ConfigError
 from asynchooks.registry import TRANSFORMS
 
-__all__ = ["Compose", "Transform", "length_of", "restart_workers", "restarts_of"]
+__all__ = ["Compose", "Transform", "length_of", "restart_workers", "restarts_of", "shield_workers"]
 
 Transform: TypeAlias = Callable[[Any], Any]
 
@@ -84,3 +87,32 @@ def length_of(loader: Any) -> int | None:
         return len(loader)
     except TypeError:
         return None
+
+
+def shield_workers(loader: Any, signals: Sequence[signal.Signals]) -> None:
+    """Have the worker processes of a torch DataLoader ignore signals that are not sent by the process that trains.
+
+    A cluster signals the whole process group; a worker that ends would fail the training in the midst of a save.
+    Workers that run already are not changed. Other loaders are left alone.
+    """
+    if getattr(loader, "num_workers", 0) and not isinstance(loader.worker_init_fn, _Shielded):
+        loader.worker_init_fn = _Shielded(signals, loader.worker_init_fn)
+
+
+class _Shielded:
+    """A worker's ``worker_init_fn``: the worker ignores signals that do not come from the process that trains."""
+
+    def __init__(self, signals: Sequence[signal.Signals], then: Callable[[int], None] | None) -> None:
+        self.signals, self.then = tuple(signals), then
+
+    def __call__(self, worker_id: int) -> None:
+        if hasattr(signal, "sigwaitinfo"):  # who has sent it is not told otherwise
+            signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
+            threading.Thread(target=self._answer, args=(os.getppid(),), daemon=True).start()
+        if self.then is not None:
+            self.then(worker_id)
+
+    def _answer(self, parent: int) -> None:
+        while signal.sigwaitinfo(self.signals).si_pid != parent:
+            pass
+        os._exit(0)  # as torch's own handler does

@@ -34,6 +34,8 @@
             ├── StorageFullError       no space left, quota exceeded
             └── StorageUnavailableError  still failing when the retries or the deadline ran out
 
+Beside it stands ``Preempted``, a SystemExit: the run was asked to end, and ended in good order.
+
 A message says what was expected, what came and what to do. Credentials never stand in one.
 """
 
@@ -66,6 +68,7 @@ __all__ = [
     "HookError",
     "InvalidLossError",
     "LiveStateError",
+    "Preempted",
     "RankFailedError",
     "RankLostError",
     "StorageDeniedError",
@@ -134,6 +137,25 @@ class BackgroundHookError(HookError, RuntimeError):
         self.epoch = epoch
         self.iter = iter
         self.abandoned = abandoned
+
+
+class Preempted(SystemExit):
+    """The run was asked to end, saved a checkpoint and ended: what ends the process, with an exit code of its own.
+
+    Attributes:
+        reason: what asked.
+        deadline: until when the process has to have ended, as `time.monotonic`; None where nobody said.
+        given_up: what did not fit into that time, as ``Hook.point`` names; filled when the executor has closed.
+    """
+
+    def __init__(self, code: int, *, reason: str, deadline: float | None = None) -> None:
+        super().__init__(code)
+        self.reason = reason
+        self.deadline = deadline
+        self.given_up: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"preempted: {self.reason}"
 
 
 class ExecutorError(AsyncHooksError):

@@ -3,6 +3,7 @@
 Never touches a tensor or a file. The contract is in this package's README.
 """
 
+from asynchooks.execution._agreement import Agreement
 from asynchooks.execution._effects import Effects
 from asynchooks.execution._executor import HookExecutor, current_executor
 from asynchooks.execution._explain import PointExplanation, explain, shapes_of
@@ -14,6 +15,7 @@ from asynchooks.execution._statistics import HookStatistics, Statistics
 from asynchooks.execution._view import RunnerView
 
 __all__ = [
+    "Agreement",
     "Hook",
     "RunnerHook",
     "background",

@@ -13,6 +13,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 from asynchooks.errors import DrainTimeoutError, ExecutorClosedError, WrongThreadError
+from asynchooks.execution._agreement import Agreement, raise_failures
 from asynchooks.execution._closing import give_up, raise_all, report_orphan, settle
 from asynchooks.execution._critical import interrupts
 from asynchooks.execution._firing import Firings
@@ -284,7 +285,12 @@ class HookExecutor:
         if not is_idle:
             names = ", ".join(self._flight.in_flight_names())
             raise DrainTimeoutError(f"after {timeout} s still in flight: {names}. Nothing was cancelled.")
-        self._flight.raise_failures()
+        raise_failures(self._flight, "drain" if resources is None else "")
+
+    def agree_through(self, agreement: Agreement | None) -> None:
+        """Raise background failures only together with other processes, which come to each drain; None: at once."""
+        self._flight.agreement = agreement
+        self._flight.look()
 
     def statistics(self) -> Statistics:
         """Return what happened so far. Called on any thread."""
@@ -331,7 +337,7 @@ class HookExecutor:
         finally:
             with interrupts.held():  # Ctrl-C must not lose a failure that is about to be told
                 self._shut(portal)
-                raise_all(error, raised, self._flight.take_failures())
+                raise_all(error, raised, self._flight)
 
     def __del__(self) -> None:
         portal: Portal | None = getattr(self, "_portal", None)

@@ -11,6 +11,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.errors import HookDefinitionError, WrongThreadError
+from asynchooks.execution._agreement import raise_failures
 from asynchooks.execution._backpressure import InvocationSkipped
 from asynchooks.execution._foreground import Captured
 from asynchooks.execution._part import Deferred, current_part, whole_body
@@ -48,7 +49,7 @@ class Firings:
                     flight.in_turn(step, firing, partial(foreground.call, step, context, arguments))
                 else:
                     foreground.call(step, context, arguments)
-            elif not flight.is_abandoned(step, firing):
+            elif flight.agreement is not None or not flight.is_abandoned(step, firing):
                 if step.shape == "capture":
                     captured = foreground.capture(step, context, arguments)
                 else:
@@ -104,7 +105,7 @@ class Firings:
                 f"without declaring it; add {point!r} to {hook}.fires, so that the order can respect it."
             )
         self._flight.waits.deferred()
-        self._flight.raise_failures()
+        raise_failures(self._flight, point)
 
     def count_step(self, point: str, context: object) -> None:
         """Count a firing that is progress of the run, and tell a context that counts for itself."""
@@ -135,4 +136,4 @@ class Firings:
         self._flight.launch(step, firing, captured)
         if self._inline:
             self._flight.waits.inline(step)
-            self._flight.raise_failures()
+            raise_failures(self._flight, "")

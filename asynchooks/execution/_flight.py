@@ -6,27 +6,26 @@ their end. Decides nothing about order (scoreboard) or room (backpressure); know
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from asynchooks.errors import ExecutorClosedError, WrongThreadError
-from asynchooks.execution._backpressure import Admission, InvocationSkipped, admit
-from asynchooks.execution._critical import Critical
-from asynchooks.execution._failures import Failure, Warnings, as_exception
+from asynchooks.execution._backpressure import InvocationSkipped
+from asynchooks.execution._books import Books
+from asynchooks.execution._failures import Failure, as_exception
 from asynchooks.execution._foreground import Foreground
 from asynchooks.execution._ledger import Ledger
-from asynchooks.execution._part import Deferred, Job, Part, Turn
-from asynchooks.execution._parts import Limits, Parts
+from asynchooks.execution._part import Cancellation, Deferred, Part, Turn
 from asynchooks.execution._program_order import ProgramOrder
-from asynchooks.execution._scoreboard import Abandon, Decision, Key, Order, Scoreboard, Start
+from asynchooks.execution._scoreboard import Key, Order
 from asynchooks.execution._waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable
 
+    from asynchooks.execution._agreement import Agreement
     from asynchooks.execution._foreground import Captured
     from asynchooks.execution._hook import BackgroundPart
-    from asynchooks.execution._ledger import Mark
+    from asynchooks.execution._parts import Limits
     from asynchooks.execution._plan import Step
     from asynchooks.execution._portal import Portal
     from asynchooks.execution._view import RunnerView
@@ -35,13 +34,14 @@ if TYPE_CHECKING:
 __all__ = ["Flight"]
 
 
-class Flight:
+class Flight(Books):
     """The parts in flight.
 
     Attributes:
         in_flight: the parts in flight by their keys; whether it is empty may be read without the lock.
-        attention: there are failures to raise, deferred foreground parts to run, or one runs now; read without the
-            lock.
+        attention: there are failures to raise, deferred foreground parts to run, or one runs now, or each firing
+            may be one at which ranks agree; read without the lock.
+        agreement: with whom a failure is raised together; None raises it at once.
         deferring: the part whose deferred foreground runs now, or None. Training thread only.
         ledger: what happened so far.
         foreground: calls methods on the training thread; its captures and barriers stand here too, where the
@@ -50,20 +50,12 @@ class Flight:
     """
 
     def __init__(self, order: Order, limits: Limits, instrument: Instrument | None) -> None:
-        self.attention = False
+        super().__init__(order, limits, Ledger(instrument, inline=order == "inline"))
         self.deferring: Part | None = None
-        self.ledger = Ledger(instrument, inline=order == "inline")
-        self._limits = limits
+        self.agreement: Agreement | None = None
         self.foreground = Foreground(self.release, self.ledger)
         self.captures = self.foreground.captures
         self.barriers = self.foreground.barriers
-        self._board = Scoreboard(order)
-        self._changed = Critical()
-        self._parts = Parts()
-        self.in_flight: Mapping[Key, Part] = self._parts.by_key
-        self._turns: dict[Key, Turn] = {}
-        self._failures: dict[Key, Failure] = {}
-        self._warnings = Warnings()
         self._program_order = ProgramOrder()
         self.waits = Waits(
             self._changed,
@@ -73,7 +65,6 @@ class Flight:
             self._run_foreground,
             captures_may_run=order != "inline",
         )
-        self._portal: Portal | None = None
 
     # ---- opening and closing ----
 
@@ -218,29 +209,63 @@ class Flight:
 
     # ---- failures ----
 
-    def raise_failures(self) -> None:
-        """Raise what has failed and was not raised yet; inside a deferred method, not what comes after it."""
-        error = self.take_failures(before=self._program_order.here)
-        if error is not None:
-            raise error
+    @property
+    def has_failed(self) -> bool:
+        """Whether something has failed and was not raised yet. Cheap; no lock."""
+        return bool(self._failures)
 
-    def take_failures(self, *, before: Key | None = None) -> Exception | None:
-        """Return what has failed and was not raised yet, as one exception; the caller raises it."""
+    def take_failures(self, *, everything: bool = True) -> Exception | None:
+        """Return what has failed and was not raised yet, as one exception; the caller raises it.
+
+        Args:
+            everything: False leaves, inside a deferred method, what comes after it.
+        """
+        before = None if everything else self._program_order.here
         with self._changed:
             keys = [key for key in self._failures if before is None or key < before]
             failures = [self._failures.pop(key) for key in keys]
             for key in keys:
                 self._board.acknowledged(key)
-            self.attention = bool(self._parts.deferred or self._failures) or self.deferring is not None
+            self.look()
         return as_exception(failures)
 
-    def abandon_waiting(self) -> None:
-        """Give up every part that has not started; called before the portal cancels the others."""
+    def take_given_up(self) -> tuple[str, ...]:
+        """Forget the failures that are cancellations; return the parts' names, and what waited for them."""
+        with self._changed:
+            keys = [key for key, failure in self._failures.items() if failure.cause is None]
+            failures = [self._failures.pop(key) for key in keys]
+            for key in keys:
+                self._board.acknowledged(key)
+        return tuple(name for failure in failures for name in (failure.step.name, *failure.abandoned))
+
+    def look(self) -> None:
+        """Have the next firings look at more than their own hooks, where there is anything to see."""
+        is_busy = bool(self._parts.deferred or self._failures) or self.deferring is not None
+        self.attention = is_busy or self.agreement is not None
+
+    def give_up(self, keys: Collection[Key] | None = None) -> None:
+        """Give up parts: those that have not started never will; the others are cancelled, unless all are meant.
+
+        Args:
+            keys: which; None for all, of which the portal cancels those that have started.
+        """
+        started = []
         with self._changed:
             for part in self._parts.in_order():
-                if part.key in self._parts and not (part.may_start and part.is_background):
+                if part.key not in self._parts or (keys is not None and part.key not in keys):
+                    continue
+                if not (part.may_start and part.is_background):
                     self._fail(part, None)
+                elif keys is not None:
+                    started.append(part)
         self._warnings.log()
+        if started and self._portal is not None:
+            self._portal.submit(Cancellation(started))
+
+    def in_flight_steps(self) -> list[tuple[Key, Step, frozenset[Key]]]:
+        """Return what is in flight, in program order, each with what has to finish before it."""
+        with self._changed:
+            return [(p.key, p.step, self._board.before(p.key)) for p in self._parts.in_order()]
 
     # ---- observation ----
 
@@ -252,89 +277,6 @@ class Flight:
     def in_flight_names(self) -> tuple[str, ...]:
         """Return ``Hook.point`` of what is in flight, in program order."""
         return self._parts.names()
-
-    # ---- under the lock ----
-
-    def _add(self, part: Part) -> None:
-        self._parts.add(part)
-        if part.is_background:
-            self.ledger.tally(part.step).launched()
-        self._apply(self._board.invoked(part.invocation))
-
-    def _apply(self, decisions: Iterable[Decision], step: Step | None = None) -> None:
-        for decision in decisions:
-            turn = self._turns.get(decision.key)
-            if isinstance(decision, Start):
-                if turn is not None:
-                    turn.granted = True
-                else:
-                    part = self._parts[decision.key]
-                    part.may_start = True
-                    self._take_off(part)
-            elif isinstance(decision, Abandon):
-                if turn is not None:
-                    turn.granted = False
-                    step = turn.step
-                self._abandon(decision, step)
-        self._changed.notify()
-
-    def _take_off(self, part: Part) -> None:
-        if part.is_background:
-            assert self._portal is not None  # noqa: S101 - parts are launched between open and land
-            self._portal.submit(Job(self, part))
-
-    def _abandon(self, decision: Abandon, step: Step | None) -> None:
-        part = self._parts.get(decision.key)
-        if part is not None:
-            step = part.step
-            self._forget(part)
-        if step is not None:
-            self.ledger.tally(step).abandoned += 1
-            failure = self._failures.get(decision.because)
-            if failure is not None:
-                failure.abandoned.append(step.name)
-
-    def _forget(self, part: Part) -> None:
-        self._parts.discard(part)
-        part.function = None
-        if part.is_background:
-            self.ledger.tally(part.step).in_flight -= 1
-
-    def _fail(self, part: Part, cause: BaseException | None) -> None:
-        self._forget(part)
-        self.ledger.tally(part.step).failed += 1
-        failure = Failure(part.step, part.view, part.steps, cause)
-        if part.step.registration.on_error == "warn":
-            self._warnings.note(failure)
-            self._apply(self._board.finished(part.key))
-            return
-        self._failures[part.key] = failure
-        self.attention = True
-        self._apply(self._board.failed(part.key))
-
-    def _finish(self, part: Part) -> None:
-        self._forget(part)
-        self._apply(self._board.finished(part.key))
-
-    def _admission(self, step: Step, nbytes: int, held: int) -> Admission:
-        room = self._parts.room(step.registration, self._limits, held)
-        replaceable = self._replaceable(step) is not None
-        return admit(room, nbytes, step.registration.when_busy, replaceable=replaceable)
-
-    def _may_proceed(self, step: Step, nbytes: int, held: int) -> bool:
-        is_first = not self._parts.any_touching(None, self._program_order.here)
-        return is_first or self._admission(step, nbytes, held) != "wait"
-
-    def _replaceable(self, step: Step) -> Part | None:
-        waiting = self._parts.of(step.registration, step.point)
-        return next((part for part in waiting if not self._board.has_started(part.key)), None)
-
-    def _replace(self, step: Step) -> None:
-        part = self._replaceable(step)
-        if part is not None:
-            self.ledger.tally(step).coalesced += 1
-            self._forget(part)
-            self._apply(self._board.replaced(part.key))
 
     # ---- deferred foreground parts, on the training thread ----
 
@@ -381,18 +323,3 @@ class Flight:
                 self._board.acknowledged(part.key)
         if failure.abandoned:
             error.add_note(failure.abandoned_note)
-
-    # ---- on the portal's thread ----
-
-    def ended(self, part: Part, mark: Mark, cause: BaseException | None, *, completed: bool) -> None:
-        """Report the end of a part. Called on the portal's thread."""
-        lag = self.ledger.steps - part.steps
-        self.ledger.record("background", part.step, mark, {"lag_steps": lag, "ok": completed})
-        with self._changed:
-            elapsed_ns = time.perf_counter_ns() - mark.start_ns
-            self.ledger.tally(part.step).ended(elapsed_ns, lag, completed=completed)
-            if completed:
-                self._finish(part)
-            else:
-                self._fail(part, cause)
-        self._warnings.log()

@@ -12,7 +12,7 @@ import anyio
 from asynchooks.execution._foreground import check_blocking_result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from asynchooks.execution._hook import BackgroundPart
     from asynchooks.execution._ledger import Ledger, Mark
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asynchooks.execution._scoreboard import Invocation, Key
     from asynchooks.execution._view import RunnerView
 
-__all__ = ["Deferred", "Job", "Part", "Turn", "current_part", "whole_body"]
+__all__ = ["Cancellation", "Deferred", "Job", "Part", "Turn", "current_part", "whole_body"]
 
 current_part: ContextVar[Part | None] = ContextVar("asynchooks_current_part", default=None)
 
@@ -57,6 +57,8 @@ class Part:
         reserved: staged bytes released at its end.
         children: invocations that it has fired.
         may_start: the scoreboard's decision has come.
+        is_given_up: it is to be cancelled. On the portal's thread.
+        scope: cancels it while it runs. On the portal's thread.
     """
 
     step: Step
@@ -69,6 +71,8 @@ class Part:
     reserved: int = 0
     children: int = 0
     may_start: bool = False
+    is_given_up: bool = False
+    scope: anyio.CancelScope | None = None
 
     @property
     def key(self) -> Key:
@@ -99,6 +103,9 @@ class Job:
         part, function = self._part, self._part.function
         assert function is not None  # noqa: S101 - what has started is never abandoned
         part.function = None  # what it captured goes when it ends, outside of the lock
+        part.scope = scope
+        if part.is_given_up:
+            scope.cancel()
         current_part.set(part)
         mark = self._flight.ledger.mark()
         completed = False
@@ -114,8 +121,25 @@ class Job:
             cause = error
         finally:
             del function
+            part.scope = None
             self._flight.ended(part, mark, cause, completed=completed)
             del cause  # its traceback holds this frame: the cycle would keep what was captured
+
+
+class Cancellation:
+    """A job that cancels parts that the portal has been given; what shields itself still finishes."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Iterable[Part]) -> None:
+        self._parts = tuple(parts)
+
+    async def __call__(self, scope: anyio.CancelScope) -> None:
+        del scope
+        for part in self._parts:
+            part.is_given_up = True
+            if part.scope is not None:
+                part.scope.cancel()
 
 
 def whole_body(step: Step, view: RunnerView, arguments: Mapping[str, object]) -> BackgroundPart:

@@ -154,6 +154,17 @@ class Scoreboard:
         """A failure has been raised; what is invoked from now on does not follow it."""
         self._failed = {k: v for k, v in self._failed.items() if v[1] != root}
 
+    def before(self, key: Key) -> frozenset[Key]:
+        """Return what has to finish before an invocation on the board may, directly or not."""
+        found: set[Key] = set()
+        waiting = [key]
+        for each in waiting:  # grows while it is walked
+            entry = self._entries.get(each)
+            new = set() if entry is None else entry.blockers - found
+            found |= new
+            waiting += new
+        return frozenset(found)
+
     def has_started(self, key: Key) -> bool:
         """Whether an invocation on the board has started."""
         return self._entries[key].started

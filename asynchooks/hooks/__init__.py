@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # for those who read types; the names come from the modules
     from asynchooks.hooks.ppyoloe_param_scheduler import (
         PPYOLOEParamSchedulerHook as PPYOLOEParamSchedulerHook,
     )
+    from asynchooks.hooks.preemption import PreemptionHook as PreemptionHook
     from asynchooks.hooks.prepare_tta import PrepareTTAHook as PrepareTTAHook
     from asynchooks.hooks.profiler import ProfilerHook as ProfilerHook
     from asynchooks.hooks.progress import ProgressHook as ProgressHook

@@ -64,6 +64,7 @@ class RunContext(ABC):
     seed: int | None
     log_processor: LogProcessor
     visualizer: Any = None
+    _checkpoint_wanted_at: int | None = None
 
     def __init__(self, work_dir: str | os.PathLike[str], experiment_name: str | None) -> None:
         self.work_dir = os.fspath(work_dir)
@@ -110,6 +111,15 @@ class RunContext(ABC):
     @abstractmethod
     def _load_position(self, checkpoint: Mapping[str, Any]) -> None:
         """Go where a checkpoint was taken."""
+
+    def request_checkpoint(self) -> None:
+        """Have checkpoint hooks save in this firing of ``after_train_iter`` in any case; on every rank."""
+        self._checkpoint_wanted_at = self.iter
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether a checkpoint of the present iteration was requested."""
+        return self._checkpoint_wanted_at == self.iter
 
     @property
     def log_dir(self) -> str | None:

@@ -29,7 +29,8 @@ class TrainLoop(ABC):
     Attributes:
         runner: the run.
         dataloader: loader of batches.
-        stop_training: set by a hook to end the training at the next epoch (or iteration) boundary.
+        stop_training: set by a hook to end the training at the next epoch (or iteration) boundary; on one rank, it
+            ends all: at the same epoch, or (outside of a validation) up to two iterations later.
         validation_pending: whether a validation is due and has not given its metrics yet.
     """
 
@@ -53,6 +54,7 @@ class TrainLoop(ABC):
         self._milestones, self._intervals = _intervals(self.val_interval, dynamic_intervals)
         self.stop_training = False
         self.validation_pending = False
+        self._leaving: BaseException | None = None
         self._feed = BatchFeed(dataloader)
         self._epoch = 0
         self._iter = 0
@@ -93,6 +95,9 @@ class TrainLoop(ABC):
     def run(self) -> None:
         """Train from the present position to the end, firing every point."""
         self._is_step_done = self._is_epoch_done = False  # an earlier run may have ended inside a firing
+        self._leaving = None
+        if self._together is not None:
+            self._together.begin()
         self.runner.call_hook("before_train")
         self._device = device_of(self.runner.model)
         if self._rng is not None:
@@ -101,6 +106,10 @@ class TrainLoop(ABC):
             self._validate()
         self._train()
         self.runner.call_hook("after_train")
+
+    def leave(self, error: BaseException) -> None:
+        """Have ``error`` end the training right after the present iteration. On every rank."""
+        self._leaving = error
 
     def position(self) -> dict[str, Any]:
         """Return where a run that is resumed from now goes on: plain types and tensors."""
@@ -163,6 +172,22 @@ class TrainLoop(ABC):
         )
         self._is_step_done = False
         self._iter += 1
+        if self._leaving is not None:
+            raise self._leaving
+
+    @property
+    def _together(self) -> Any:
+        return getattr(self.runner, "together", None)
+
+    def _is_stopping(self, *, settled: bool) -> bool:
+        """Whether the training ends here; the same on every rank. ``settled``: waits until all have said."""
+        together = self._together
+        if together is not None:
+            together.wants_stop = self.stop_training
+            if settled:
+                together.settle()
+            self.stop_training = together.is_stopping
+        return self.stop_training
 
     def _note_grad_norm(self) -> None:
         take = getattr(self.runner.optim_wrapper, "take_grad_norm", None)
@@ -234,7 +259,7 @@ class EpochBasedTrainLoop(TrainLoop):
         return step == self._max_epochs
 
     def _train(self) -> None:
-        while self._epoch < self._max_epochs and not self.stop_training:
+        while self._epoch < self._max_epochs and not self._is_stopping(settled=True):
             self._run_epoch()
             if self.validation_pending:
                 self._validate()
@@ -298,8 +323,10 @@ class IterBasedTrainLoop(TrainLoop):
         self.runner.call_hook("before_train_epoch")
         switch_mode(self.runner.model, "train")
         self._start_pass()
-        while self._iter < self._max_iters and not self.stop_training:
+        settled = True
+        while self._iter < self._max_iters and not self._is_stopping(settled=settled):
             self._run_iter(self._iter, self._feed.next_of_any_pass())
+            settled = self.validation_pending
             if self.validation_pending:
                 self._validate()
         self.runner.call_hook("after_train_epoch")

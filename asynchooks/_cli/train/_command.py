@@ -11,7 +11,8 @@ __all__ = ["EXIT_CODES", "train"]
 
 EXIT_CODES = (
     "Exit codes: 0 trained; 1 the run failed; 2 the configuration or an option is wrong; 3 the store cannot be "
-    "reached or refuses; 130 Ctrl-C: what was in flight is finished first, unless it comes twice."
+    "reached or refuses; 75 (or what PreemptionHook says) ended at a signal, --resume continues it; "
+    "130 Ctrl-C: what was in flight is finished first, unless it comes twice."
 )
 
 

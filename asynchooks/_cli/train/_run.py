@@ -24,6 +24,7 @@ from asynchooks.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     ConfigError,
+    Preempted,
     StorageError,
     UnsafePathError,
 )
@@ -79,6 +80,9 @@ def run(file: str, pairs: Sequence[str], changes: Changes, *, debug: bool) -> in
 
 
 def _outcome(error: BaseException, *, debug: bool) -> int:
+    if isinstance(error, Preempted):
+        typer.echo(f"Ended on request: {error}. --resume continues it.", err=True)
+        return int(error.code or 0)
     interruption, rest = _split(error)
     if interruption:
         if rest is not None:

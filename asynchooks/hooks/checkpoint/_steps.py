@@ -98,15 +98,11 @@ class StepSaving(Hook):
         return folder_url(self.out_dir, getattr(runner, "work_dir", None))
 
     def before_run(self, runner: Any) -> None:
-        """A validation on its own, outside of training, saves nothing."""
+        """A validation outside of training saves nothing."""
         self._is_training = False
 
     def before_train(self, runner: Any) -> None:
-        """Check that the store can be reached, and take up what a resumed run remembers.
-
-        Raises:
-            StorageError: the store refuses or is not there; nothing has been trained yet.
-        """
+        """Check that the store can be reached (else `StorageError`); take up what a resumed run remembers."""
         self._is_training = True
         self._warm_up = WarmUp()
         self._folder = None
@@ -122,8 +118,10 @@ class StepSaving(Hook):
         """Save, where iterations are counted and one is due; the first time, see to warm memory for saves."""
         del batch_idx, data_batch, outputs
         self._is_training = True
-        if not self.by_epoch and self._is_due(runner.iter + 1, runner.max_iters):
-            return self._save_step(runner, {"epoch": runner.epoch, "iter": runner.iter + 1})
+        is_due = not self.by_epoch and self._is_due(runner.iter + 1, runner.max_iters)
+        if is_due or getattr(runner, "wants_checkpoint", False):
+            name = f"iter_{runner.iter + 1}.pth" if self.by_epoch else None
+            return self._save_step(runner, {"epoch": runner.epoch, "iter": runner.iter + 1}, name)
         if not self._warm_up.is_done and self.will_save:
             self._warm_up.once(runner, save_optimizer=self.save_optimizer)
         return None
@@ -158,14 +156,15 @@ class StepSaving(Hook):
         is_interval = self.interval > 0 and since >= 0 and since % self.interval == 0
         return is_interval or (self.save_last and done == last)
 
-    def _save_step(self, runner: Any, meta: dict[str, int]) -> BackgroundPart | None:
+    def _save_step(self, runner: Any, meta: dict[str, int], name: str | None = None) -> BackgroundPart | None:
         folder = self._folder_of(runner)
         self._claims.settle(runner.message_hub)
-        with self._claims.claim(runner.message_hub, self._step_entries(runner, folder, meta)) as claim:
+        entries = {"last_ckpt": folder.url_of(name)} if name else self._step_entries(runner, folder, meta)
+        with self._claims.claim(runner.message_hub, entries) as claim:
             snapshot = self._capture(runner, meta)  # every rank takes part, and the first one has it
         if snapshot is None:
             return None
-        save = Save(self._name(meta), snapshot, meta, keep=self.max_keep_ckpts)
+        save = Save(name or self._name(meta), snapshot, meta, keep=self.max_keep_ckpts)
         return claim.kept_by(folder.committing(runner, [save]))
 
     def _capture(self, runner: Any, meta: Mapping[str, int], *, is_full: bool = True) -> Snapshot | None:

@@ -1,0 +1,73 @@
+"""A signal to any rank has all ranks save at the same iteration and leave; a killed rank is started again."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from asynchooks import Hook
+from asynchooks.testing import Ranks, run_ranks
+from tests.distributed.runs import run_of, weights
+
+pytestmark = [pytest.mark.ranks, pytest.mark.crash]
+
+SAVING: dict[str, Any] = {
+    "default_hooks": {"logger": None, "checkpoint": {"type": "CheckpointHook", "interval": 1}},
+    "resume": "auto",
+}
+
+
+class Signals(Hook):
+    """Sends this rank SIGTERM, at an iteration."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if runner.iter == 1:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+def trains(rank: int, folder: str, times: tuple[int, int]) -> Any:
+    hooks = [{"type": "PreemptionHook"}, Signals(times[rank])]
+    runner = run_of(folder, custom_hooks=hooks, **SAVING)
+    runner.train()
+    return weights(runner.model), runner.iter
+
+
+@pytest.mark.parametrize("times", [(0, 1), (1, 0), (1, 1), (2, 3)])
+def test_a_signal_to_any_rank_ends_all_with_one_checkpoint_and_it_goes_on_alike(
+    tmp_path: Path, times: tuple[int, int]
+) -> None:
+    folder = tmp_path / "run"
+    with Ranks(2, trains, str(folder), times) as ranks:
+        assert [outcome.exit_code for outcome in ranks.outcomes()] == [75, 75]
+    (saved,) = folder.glob("*.pth")
+    assert saved.name == "iter_3.pth"  # signalled in the second, known in the third
+
+    assert run_ranks(2, trains, str(folder), (0, 0)) == run_ranks(2, trains, str(tmp_path / "whole"), (0, 0))
+
+
+def test_torchrun_starts_a_killed_rank_again_and_the_run_goes_on_from_its_newest_checkpoint(
+    tmp_path: Path,
+) -> None:
+    program = Path(__file__).with_name("elastic_program.py")
+
+    def run(name: str, *, is_killed: bool) -> Any:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command += ["--max-restarts", "2", str(program), str(tmp_path / name), str(int(is_killed))]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return torch.load(tmp_path / name / "weights.pt")
+
+    killed, whole = run("killed", is_killed=True), run("whole", is_killed=False)
+
+    assert (tmp_path / "killed" / "was_killed").exists()
+    assert killed == whole
