@@ -96,8 +96,8 @@ def take_part(
             round_.beat()
 
         with _clearing(folder, own, party):
+            shards.wait()  # first: laying out reads what is strided, and pickles what objects hold
             content, places = shards.lay_out()
-            shards.wait()
             with span(content.nbytes):
                 file = write_data(folder, own, content, nfiles=meeting.world_size + 1, progress=progress_here)
             payload = party.teller.tell(file, places, shards.plan)
