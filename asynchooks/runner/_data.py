@@ -130,6 +130,9 @@ class BatchFeed:
 
     def _follow_restarts(self) -> None:
         """Give up persistent workers where a hook has asked for new ones: those of the user's loader are others."""
+        if isinstance(self._source, DataLoader) and isinstance(self.loader, DataLoader):
+            # a hook may have changed it since
+            self._source.worker_init_fn = self.loader.worker_init_fn
         if self._restarts != restarts_of(self.loader):
             self._restarts = restarts_of(self.loader)
             if isinstance(self._source, DataLoader):

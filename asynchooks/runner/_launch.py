@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from asynchooks.errors import ConfigError
 from asynchooks.registry import check_options
@@ -66,10 +68,22 @@ def _make_group(options: dict[str, Any], device: str | torch.device | None) -> s
     if backend == "nccl":
         backend = "cpu:gloo,cuda:nccl"  # so that what lies on the CPU can be exchanged too
     timeout = timedelta(seconds=float(options.pop("timeout", _DEADLINE_S)))
-    dist.init_process_group(backend, timeout=timeout, **options)
+    dist.init_process_group(backend, timeout=timeout, **{**_of_this_attempt(timeout, options), **options})
     atexit.register(_leave, dist.group.WORLD)
     logger.info("rank %d of %d, backend %s", dist.get_rank(), dist.get_world_size(), backend)
     return device
+
+
+def _of_this_attempt(timeout: timedelta, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the ranks meet when ``torchrun`` has started them again.
+
+    Its store outlives them, and torch 2.13 reads in it the addresses of the ranks that have died.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or attempt == "0" or options:
+        return {}
+    store, rank, world_size = next(rendezvous("env://", timeout=timeout))
+    return {"store": PrefixStore(f"attempt_{attempt}", store), "rank": rank, "world_size": world_size}
 
 
 def _leave(group: Any) -> None:

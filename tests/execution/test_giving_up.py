@@ -39,7 +39,7 @@ class Saves(Uploads):
 
 
 class Converts(Uploads):
-    effects = None
+    effects: Any = None
     priority = "VERY_HIGH"
 
     async def before_train(self, runner: Any) -> None:

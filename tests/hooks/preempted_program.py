@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from asynchooks import Hook, Runner
 from asynchooks.errors import Preempted
@@ -24,6 +24,19 @@ class Net(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         loss: Tensor = (self.dropout(self.layer(batch)) - batch).square().mean()
         return loss
+
+
+class TensorRows(Dataset[Tensor]):
+    """The rows of a tensor."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.rows[index]
 
 
 class Says(Hook):
@@ -43,7 +56,7 @@ def main(folder: str, workers: int, options: dict[str, Any]) -> None:
     runner = Runner(
         model=Net(),
         work_dir=folder,
-        train_dataloader=DataLoader(list(data), batch_size=2, shuffle=True, num_workers=workers),
+        train_dataloader=DataLoader(TensorRows(data), batch_size=2, shuffle=True, num_workers=workers),
         train_cfg={"by_epoch": True, "max_epochs": 2},
         optim_wrapper={"optimizer": {"type": "Adam", "lr": 0.1}},
         default_hooks={"logger": None},
