@@ -174,9 +174,9 @@ def _as_written(metadata: Any, plans: Any) -> None:
 
 
 def _bytes_of(plan: Any) -> int:
-    from torch.distributed.checkpoint.filesystem import _item_size
-
-    return sum(_item_size(item) for item in plan.items if item.tensor_data is not None)
+    return sum(
+        4 * item.tensor_data.chunk.sizes.numel() for item in plan.items if item.tensor_data is not None
+    )
 
 
 def _state(tensors: int, kind: str) -> dict[str, Any]:
