@@ -72,7 +72,7 @@ class ShardSnapshot:
         self.parts.wait()
 
     def lay_out(self) -> tuple[Content, dict[str, Place]]:
-        """The bytes of this rank's data file, and where in it each item lies, by `index_key`. Worker thread, after `wait`."""
+        """The bytes of this rank's data file, and where each item lies in it, by `index_key`. After `wait`."""
         parts = self.parts.outline
         tensors = {key: _plain(parts[key]) for key in (index_key(item.index) for item in self.plan.tensors)}
         objects = {item.index.fqn: _pickled(parts[item.index.fqn]) for item in self.plan.objects}
