@@ -45,6 +45,9 @@ if TYPE_CHECKING:
         owner_file,
         store_options,
     )
+    from asynchooks.checkpoint._sharded._planning import Planning
+    from asynchooks.checkpoint._sharded._saving import Party
+    from asynchooks.checkpoint._sharded._snapshot import ShardSnapshot, capture_shards, plan_shards
     from asynchooks.checkpoint._sweep import sweep
 
 __all__ = [
@@ -57,6 +60,11 @@ __all__ = [
     "Watch",
     "state_nbytes",
     "CheckpointInfo",
+    "ShardSnapshot",
+    "Planning",
+    "plan_shards",
+    "capture_shards",
+    "Party",
     "restore",
     "restore_latest",
     "ShardReader",
@@ -110,6 +118,9 @@ _MODULES = {
         "owner_file",
         "store_options",
     ),
+    "_sharded._planning": ("Planning",),
+    "_sharded._saving": ("Party",),
+    "_sharded._snapshot": ("ShardSnapshot", "capture_shards", "plan_shards"),
     "_sweep": ("sweep",),
     "_restore._verify": ("verify",),
 }

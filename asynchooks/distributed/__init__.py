@@ -5,6 +5,7 @@ from asynchooks.distributed._control import (
     any_rank,
     broadcast_object,
     control_group,
+    decided_by_first,
     gather_objects,
     tried_by_all,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "any_rank",
     "broadcast_object",
     "control_group",
+    "decided_by_first",
     "gather_objects",
     "is_distributed",
     "is_first_rank",

@@ -6,7 +6,7 @@ every rank calls, on the training thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from asynchooks.distributed._ranks import is_distributed, rank, world_size
 from asynchooks.errors import RankFailedError
 
-__all__ = ["any_rank", "broadcast_object", "control_group", "gather_objects", "tried_by_all"]
+__all__ = ["any_rank", "broadcast_object", "control_group", "decided_by_first", "gather_objects", "tried_by_all"]
 
 T = TypeVar("T")
 
@@ -63,6 +63,24 @@ def any_rank(flag: bool) -> bool:  # noqa: FBT001 - its only argument
     vote = torch.tensor([flag], dtype=torch.uint8)
     dist.all_reduce(vote, op=dist.ReduceOp.MAX, group=control_group())
     return bool(vote)
+
+
+def decided_by_first(mine: T, decide: Callable[[list[T]], Sequence[Any]]) -> Any:
+    """Return the answer for this rank that the first one derives from what all have; picklable.
+
+    Args:
+        mine: what this rank has.
+        decide: called on the first rank; returns an answer for each rank. It must not raise.
+    """
+    group = control_group()
+    if group is None:
+        return decide([mine])[0]
+    everyone: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(mine, everyone, dst=0, group=group)
+    answers = [*decide(everyone)] if everyone is not None else None
+    answer: list[Any] = [None]
+    dist.scatter_object_list(answer, answers, src=0, group=group)
+    return answer[0]
 
 
 def tried_by_all(what: str, attempt: Callable[[], T]) -> T:

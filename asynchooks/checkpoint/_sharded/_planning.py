@@ -22,11 +22,11 @@ from asynchooks.errors import CaptureError
 
 __all__ = ["Alone", "Planning", "RankPlan", "Talk"]
 
-OBJECTS = frozenset({"meta", "message_hub", "param_schedulers", "resume"})
+OBJECTS = frozenset({"meta", "message_hub", "param_schedulers", "optimizer_extra"})
 """Entries that are written as one object, tensors and all; the first rank's."""
 
-RANKS = "ranks"
-"""The entry that holds each rank's own objects, by its number."""
+RESUME = "resume"
+"""An entry of several objects, under their names; the first rank's, but for ``ranks``: each rank's own, by its number."""
 
 
 class Talk(Protocol):
@@ -118,13 +118,13 @@ class Planning:
         return plan
 
     def _local(self, flat: dict[str, Any], paths: Mapping[str, Any]) -> SavePlan:
-        own = f"{RANKS}.{self.rank}"
+        ranks = f"{RESUME}.ranks."
         chosen = {
             name: value
             for name, value in flat.items()
             if isinstance(value, torch.Tensor)
-            or name == own
-            or (self.rank == 0 and not name.startswith(f"{RANKS}."))
+            or name == f"{ranks}{self.rank}"
+            or (self.rank == 0 and not name.startswith(ranks))
         }
         plan = create_default_local_save_plan(chosen, self.rank == 0)
         return replace(plan, planner_data={name: path for name, path in paths.items() if name in chosen})
@@ -132,12 +132,18 @@ class Planning:
 
 def flattened(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parts of a state by their names in the checkpoint, and the keys on the way to each."""
-    whole = {name: value for name, value in state.items() if name in OBJECTS}
-    ranks = {f"{RANKS}.{rank}": value for rank, value in state.get(RANKS, {}).items()}
-    rest = {name: value for name, value in state.items() if name not in OBJECTS and name != RANKS}
+    rest = {name: value for name, value in state.items() if name not in OBJECTS and name != RESUME}
     flat, paths = flatten_state_dict(rest)
-    own_paths = {name: tuple(name.split(".", 1)) for name in ranks}
-    return {**flat, **whole, **ranks}, {**paths, **{name: (name,) for name in whole}, **own_paths}
+    for name in OBJECTS & state.keys():
+        flat[name], paths[name] = state[name], (name,)
+    for key, value in state.get(RESUME, {}).items():
+        if key != "ranks":
+            flat[f"{RESUME}.{key}"], paths[f"{RESUME}.{key}"] = value, (RESUME, key)
+            continue
+        for rank, own in value.items():
+            name = f"{RESUME}.ranks.{rank}"
+            flat[name], paths[name] = own, (RESUME, "ranks", rank)
+    return flat, paths
 
 
 def local_part(value: Any) -> Any:
