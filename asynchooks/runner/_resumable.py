@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asynchooks import checkpoint as checkpoints
-from asynchooks.distributed import tried_by_all
+from asynchooks.distributed import control_group, tried_by_all
 from asynchooks.errors import ConfigError, StorageDeniedError, StorageError
 from asynchooks.execution import HookExecutor, current_executor
 from asynchooks.runner._agreement import found_by_first
@@ -20,6 +20,7 @@ from asynchooks.runner._context import RunContext
 from asynchooks.runner._ending import opened
 from asynchooks.runner._resume import Source, find_source, read_checkpoint
 from asynchooks.runner._taking_up import load_weights
+from asynchooks.runner._together import Together
 from asynchooks.runner._visualizer import closing
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class ResumableRun(RunContext):
         self._load_from = None if load_from is None else os.fspath(load_from)
         self._loaded_from: str | None = None
         self._storage_options = dict(storage_options or {})
+        self.together: Together | None = None
 
     @property
     def executor(self) -> HookExecutor:
@@ -165,6 +167,9 @@ class ResumableRun(RunContext):
             yield
             return
         self._make_folder()
+        if self.together is None and control_group() is not None:
+            self.together = Together()
+            self._executor.agree_through(self.together)
         with closing(self.visualizer), opened(self._executor):
             yield
 

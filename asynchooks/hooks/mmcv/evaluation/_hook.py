@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.checkpoint import before_step
+from asynchooks.distributed import broadcast_object
 from asynchooks.execution import Effects, RunnerHook, background
 from asynchooks.hooks.mmcv.evaluation._best import BestKeeper, check_best
 from asynchooks.hooks.mmcv.evaluation._inference import single_gpu_test
@@ -191,8 +192,10 @@ class EvalHook(MissedEvaluation, RunnerHook):
         with runner.evaluating():
             results = self.latest_results = self.infer(runner)
         self._last = done["epoch" if self.by_epoch else "iter"]
-        if results is None:
-            return None  # another rank has them
-        runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
-        metrics = self.evaluate(runner, results)
-        return None if self._keeper is None else self._keeper.keep(runner, metrics, done)
+        metrics: Mapping[str, Any] = {}
+        if results is not None:  # else the first rank has them
+            runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
+            metrics = self.evaluate(runner, results)
+        if self._keeper is None:
+            return None
+        return self._keeper.keep(runner, broadcast_object(metrics), done)  # a save takes all ranks
