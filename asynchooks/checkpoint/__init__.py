@@ -10,20 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asynchooks.checkpoint._capture._capture import Snapshot, capture, prepare_capture, state_nbytes
-    from asynchooks.checkpoint._capture._overlap import Overlap, Watch, before_step
+    from asynchooks.checkpoint._capture._overlap import NOBODY, Overlap, Watch, before_step
     from asynchooks.checkpoint._checkpointer import Checkpointer
     from asynchooks.checkpoint._content import Content
     from asynchooks.checkpoint._inspect import FolderContents, OtherFile, inspect_folder
     from asynchooks.checkpoint._manifest import CheckpointInfo
     from asynchooks.checkpoint._mirror import Mirror
     from asynchooks.checkpoint._prune import prune
-    from asynchooks.checkpoint._restore._restore import (
-        find_latest,
-        list_checkpoints,
-        read_pointer,
-        restore,
-        restore_latest,
-    )
+    from asynchooks.checkpoint._restore._finding import find_latest, list_checkpoints, read_pointer
+    from asynchooks.checkpoint._restore._restore import find_readable, restore, restore_latest
     from asynchooks.checkpoint._restore._verify import verify
     from asynchooks.checkpoint._retention import (
         KeepAll,
@@ -34,7 +29,16 @@ if TYPE_CHECKING:
         RetentionPolicy,
         Verdict,
     )
+    from asynchooks.checkpoint._sharded._entries import ShardEntry, shard_entries
+    from asynchooks.checkpoint._sharded._planning import Planning
     from asynchooks.checkpoint._sharded._reader import ShardReader
+    from asynchooks.checkpoint._sharded._saving import Party
+    from asynchooks.checkpoint._sharded._snapshot import (
+        PlannedState,
+        ShardSnapshot,
+        capture_shards,
+        plan_shards,
+    )
     from asynchooks.checkpoint._storage import (
         Entry,
         NestingStore,
@@ -45,9 +49,6 @@ if TYPE_CHECKING:
         owner_file,
         store_options,
     )
-    from asynchooks.checkpoint._sharded._planning import Planning
-    from asynchooks.checkpoint._sharded._saving import Party
-    from asynchooks.checkpoint._sharded._snapshot import ShardSnapshot, capture_shards, plan_shards
     from asynchooks.checkpoint._sweep import sweep
 
 __all__ = [
@@ -57,10 +58,14 @@ __all__ = [
     "before_step",
     "prepare_capture",
     "Overlap",
+    "NOBODY",
     "Watch",
     "state_nbytes",
     "CheckpointInfo",
+    "PlannedState",
     "ShardSnapshot",
+    "ShardEntry",
+    "shard_entries",
     "Planning",
     "plan_shards",
     "capture_shards",
@@ -71,6 +76,7 @@ __all__ = [
     "verify",
     "list_checkpoints",
     "find_latest",
+    "find_readable",
     "read_pointer",
     "FolderContents",
     "OtherFile",
@@ -102,10 +108,11 @@ _MODULES = {
     "_content": ("Content",),
     "_inspect": ("FolderContents", "OtherFile", "inspect_folder"),
     "_manifest": ("CheckpointInfo",),
-    "_capture._overlap": ("Overlap", "Watch", "before_step"),
+    "_capture._overlap": ("NOBODY", "Overlap", "Watch", "before_step"),
     "_mirror": ("Mirror",),
     "_prune": ("prune",),
-    "_restore._restore": ("find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"),
+    "_restore._finding": ("find_latest", "list_checkpoints", "read_pointer"),
+    "_restore._restore": ("find_readable", "restore", "restore_latest"),
     "_retention": ("KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict"),
     "_sharded._reader": ("ShardReader",),
     "_storage": (
@@ -118,9 +125,10 @@ _MODULES = {
         "owner_file",
         "store_options",
     ),
+    "_sharded._entries": ("ShardEntry", "shard_entries"),
     "_sharded._planning": ("Planning",),
     "_sharded._saving": ("Party",),
-    "_sharded._snapshot": ("ShardSnapshot", "capture_shards", "plan_shards"),
+    "_sharded._snapshot": ("PlannedState", "ShardSnapshot", "capture_shards", "plan_shards"),
     "_sweep": ("sweep",),
     "_restore._verify": ("verify",),
 }

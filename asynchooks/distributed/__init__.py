@@ -6,7 +6,9 @@ from asynchooks.distributed._control import (
     broadcast_object,
     control_group,
     decided_by_first,
+    found_by_first,
     gather_objects,
+    gather_to_first,
     tried_by_all,
 )
 from asynchooks.distributed._open import open_rendezvous
@@ -23,7 +25,9 @@ __all__ = [
     "broadcast_object",
     "control_group",
     "decided_by_first",
+    "found_by_first",
     "gather_objects",
+    "gather_to_first",
     "is_distributed",
     "is_first_rank",
     "open_rendezvous",

@@ -15,7 +15,16 @@ import torch.distributed as dist
 from asynchooks.distributed._ranks import is_distributed, rank, world_size
 from asynchooks.errors import RankFailedError
 
-__all__ = ["any_rank", "broadcast_object", "control_group", "decided_by_first", "gather_objects", "tried_by_all"]
+__all__ = [
+    "any_rank",
+    "broadcast_object",
+    "control_group",
+    "decided_by_first",
+    "found_by_first",
+    "gather_objects",
+    "gather_to_first",
+    "tried_by_all",
+]
 
 T = TypeVar("T")
 
@@ -56,6 +65,16 @@ def gather_objects(value: T) -> list[T]:
     return values
 
 
+def gather_to_first(value: T) -> list[T] | None:
+    """Return every rank's value, by rank, on the first rank; None on the others. Picklable."""
+    group = control_group()
+    if group is None:
+        return [value]
+    values: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, values, dst=0, group=group)
+    return values
+
+
 def any_rank(flag: bool) -> bool:  # noqa: FBT001 - its only argument
     """Whether the flag is set on any rank."""
     if _is_alone():
@@ -75,12 +94,37 @@ def decided_by_first(mine: T, decide: Callable[[list[T]], Sequence[Any]]) -> Any
     group = control_group()
     if group is None:
         return decide([mine])[0]
-    everyone: list[Any] | None = [None] * world_size() if rank() == 0 else None
-    dist.gather_object(mine, everyone, dst=0, group=group)
+    everyone = gather_to_first(mine)
     answers = [*decide(everyone)] if everyone is not None else None
     answer: list[Any] = [None]
     dist.scatter_object_list(answer, answers, src=0, group=group)
     return answer[0]
+
+
+def found_by_first(what: str, attempt: Callable[[], T]) -> T:
+    """Return what the first rank's attempt gives, on every rank; picklable. It must not contain a collective.
+
+    Args:
+        what: names it in messages: "rank 0 could not <what>".
+        attempt: is called on the first rank.
+
+    Raises:
+        Exception: the first rank's own error.
+        RankFailedError: on the others, with its text.
+    """
+    result: Any = None
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            result = attempt()
+        except Exception as failed:  # noqa: BLE001 - every rank is told, and this one raises it
+            error = failed
+    text, result = broadcast_object((None if error is None else f"{type(error).__name__}: {error}", result))
+    if error is not None:
+        raise error
+    if text is not None:
+        raise RankFailedError(f"rank 0 could not {what}: {text}", rank=0)
+    return result  # type: ignore[no-any-return]
 
 
 def tried_by_all(what: str, attempt: Callable[[], T]) -> T:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torch.distributed.tensor import DTensor
 
 from asynchooks._version import __version__
-from asynchooks.distributed import is_first_rank, rank, world_size
+from asynchooks.distributed import gather_to_first, is_first_rank, rank, world_size
 from asynchooks.optim import extra_state, is_sharded, kept_gradients, named_state, unwrapped
-from asynchooks.runner._agreement import collected
 from asynchooks.runner._hook_states import hook_states
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def gathered_whole(content: dict[str, Any]) -> dict[str, Any] | None:
     if world_size() == 1:
         return content
     own = {key: content["resume"][key] for key in _OF_RANKS if key in content["resume"]}
-    ranks = collected(own)
+    ranks = gather_to_first(own)
     wholes: dict[int, Any] = {}  # tied parts stay tied
     whole = {key: _whole(value, wholes) for key, value in content.items()}
     if ranks is None:

@@ -12,13 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import nn
 
 from asynchooks import checkpoint as checkpoints
-from asynchooks.distributed import broadcast_object
+from asynchooks import distributed
+from asynchooks.distributed import broadcast_object, rank
 from asynchooks.execution import HookExecutor, RunnerView, current_executor
 from asynchooks.optim import is_sharded
 from asynchooks.runner._content import gathered_whole, live_content, with_names
@@ -68,6 +69,7 @@ class RunContext(ABC):
 
     def __init__(self, work_dir: str | os.PathLike[str], experiment_name: str | None) -> None:
         self.work_dir = os.fspath(work_dir)
+        self._plannings: dict[tuple[bool, ...], checkpoints.Planning] = {}
         self.timestamp = broadcast_object(time.strftime("%Y%m%d_%H%M%S"))
         folder = PurePath(self.work_dir).name or "run"
         self.experiment_name = experiment_name or f"{folder}_{self.timestamp}"
@@ -205,50 +207,96 @@ class RunContext(ABC):
         """
         self._take_up(check_content(content, url), url)
 
+    @overload
     def capture(
         self,
         *,
+        form: Literal["single"] = "single",
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
         meta: Mapping[str, Any] | None = None,
         overlap: bool = True,
-    ) -> checkpoints.Snapshot | None:
+    ) -> checkpoints.Snapshot | None: ...
+
+    @overload
+    def capture(
+        self,
+        *,
+        form: Literal["sharded"],
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: Mapping[str, Any] | None = None,
+        overlap: bool = True,
+    ) -> checkpoints.ShardSnapshot: ...
+
+    def capture(
+        self,
+        *,
+        form: Literal["single", "sharded"] = "single",
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: Mapping[str, Any] | None = None,
+        overlap: bool = True,
+    ) -> checkpoints.Snapshot | checkpoints.ShardSnapshot | None:
         """Take a consistent copy of the training state. Training thread; waits for room where there is none.
 
         In a capture of an executor in mode "async", what belongs to the optimizer (its state, and the parameters
         that it steps) is copied while training goes on, until the next step or the next hook that may change it.
 
-        A collective where there are ranks: every rank calls it, and the first one gets the copy, the others None.
+        A collective where there are ranks: every rank calls it.
 
         Args:
+            form: "single" for one file: the first rank gets the copy, the others None. "sharded" for a folder: every
+                rank gets a copy of what it will write.
             save_optimizer: whether the optimizer's state is in it.
             save_param_scheduler: whether the schedulers' states are.
             meta: further entries of ``meta``; they win over the run's own.
             overlap: False copies everything before this returns.
         """
         content = self.content(
-            save_optimizer=save_optimizer, save_param_scheduler=save_param_scheduler, meta=meta
+            form=form, save_optimizer=save_optimizer, save_param_scheduler=save_param_scheduler, meta=meta
         )
         if content is None:
             return None
+        state = self._planned(content, save_optimizer, save_param_scheduler) if form == "sharded" else None
+        later: tuple[torch.optim.Optimizer, ...] = ()
+        watch: checkpoints.Watch = checkpoints.NOBODY
         executor = self.executor
         if executor is not None and current_executor() is executor and executor.is_capturing:
-            is_live = not is_sharded(self.model)  # gathered parts are copies already
+            is_live = state is not None or not is_sharded(self.model)  # gathered parts are copies already
             later = self._changed_by_steps_alone() if overlap and is_live and executor.mode == "async" else ()
-            executor.reserve(checkpoints.state_nbytes(content, overlap=later))
+            executor.reserve(
+                checkpoints.state_nbytes(content, overlap=later)
+                if state is None
+                else state.nbytes(overlap=later)
+            )
             if later:
                 watch = executor.before_next_change(checkpoints.before_step)
-                return checkpoints.capture(content, overlap=later, watch=watch)
-        return checkpoints.capture(content)
+        if state is not None:
+            return checkpoints.capture_shards(state, overlap=later, watch=watch)
+        return checkpoints.capture(content, overlap=later, watch=watch)
 
-    def prepare_capture(self, *, save_optimizer: bool = True) -> Callable[[], None] | None:
+    def _planned(self, content: Mapping[str, Any], *kind: bool) -> checkpoints.PlannedState:
+        """Find out what this rank writes of a content of one kind: with or without optimizer and schedules."""
+        planning = self._plannings.get(kind)
+        if planning is None:
+            planning = self._plannings[kind] = checkpoints.Planning(rank(), distributed)
+        return checkpoints.plan_shards(content, planning)
+
+    def prepare_capture(
+        self, *, form: Literal["single", "sharded"] = "single", save_optimizer: bool = True
+    ) -> Callable[[], None] | None:
         """Return what makes memory for captures like this one warm, on any thread; None where nothing is needed.
 
-        Called on the training thread, once the optimizer has its state. What hooks put into the content counts not.
+        Called on the training thread, once the optimizer has its state; a collective where ``form`` is "sharded".
+        What hooks put into the content counts not.
         """
+        content = self._content(save_optimizer=save_optimizer, save_param_scheduler=True, meta={})
+        if form == "sharded":
+            state = self._planned(with_names(content, self), save_optimizer, True)
+            return checkpoints.prepare_capture(dict(state.parts))
         if is_sharded(self.model):  # what is saved in one file is gathered first
             return None
-        content = self._content(save_optimizer=save_optimizer, save_param_scheduler=False, meta={})
         return checkpoints.prepare_capture(content)
 
     def _changed_by_steps_alone(self) -> tuple[torch.optim.Optimizer, ...]:

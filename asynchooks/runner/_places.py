@@ -16,13 +16,38 @@ from asynchooks.distributed import rank, world_size
 from asynchooks.optim import hold_parts, named_state, unwrapped
 
 if TYPE_CHECKING:
+    from asynchooks.checkpoint import ShardEntry
     from asynchooks.runner._context import RunContext
 
-__all__ = ["Kind", "places_in"]
+__all__ = ["Kind", "parts_to_read", "places_in"]
 
 Kind = tuple[Sequence[int], torch.dtype]
 
 _STATES = "resume.ranks."
+
+
+def parts_to_read(run: RunContext, entries: Mapping[str, ShardEntry]) -> tuple[dict[str, Any], list[str]]:
+    """Return what this rank reads of a sharded checkpoint: a state to fill in place, and its keys.
+
+    Args:
+        run: which takes it up.
+        entries: what stands in the checkpoint, by flat name.
+    """
+    kinds = {
+        name: None if each.shape is None or each.dtype is None else (each.shape, each.dtype)
+        for name, each in entries.items()
+    }
+    saved_by = len({each.path[2] for name, each in entries.items() if name.startswith(_STATES)})
+    state: dict[str, Any] = {}
+    keys: dict[str, None] = {}
+    for name, place in places_in(run, kinds, saved_by=max(saved_by, 1)).items():
+        path = entries[name].path
+        node: dict[Any, Any] = state
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = place
+        keys[name if path[0] == "resume" else str(path[0])] = None
+    return state, [*keys]
 
 
 def places_in(run: RunContext, entries: Mapping[str, Kind | None], *, saved_by: int) -> dict[str, Any]:

@@ -12,19 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asynchooks import checkpoint as checkpoints
-from asynchooks.distributed import control_group, tried_by_all
-from asynchooks.errors import ConfigError, StorageDeniedError, StorageError
+from asynchooks.distributed import any_rank, control_group, found_by_first
+from asynchooks.errors import (
+    CheckpointNotFoundError,
+    ConfigError,
+    CorruptCheckpointError,
+    RankFailedError,
+    StorageDeniedError,
+    StorageError,
+)
 from asynchooks.execution import HookExecutor, current_executor
-from asynchooks.runner._agreement import found_by_first
 from asynchooks.runner._context import RunContext
 from asynchooks.runner._ending import opened
-from asynchooks.runner._resume import Source, find_source, read_checkpoint
+from asynchooks.runner._resume import Source, find_source, read_together
 from asynchooks.runner._taking_up import load_weights
 from asynchooks.runner._together import Together
 from asynchooks.runner._visualizer import closing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 __all__ = ["ResumableRun"]
 
@@ -187,10 +193,9 @@ class ResumableRun(RunContext):
         """Take up what load_from and resume say; done by the first training alone."""
         resume, self._resume = self._resume, False
         load_from, self._load_from = self._load_from, None
-        source = self._find_source(resume, load_from, to_train=True) if resume else None
-        if source is not None:
-            self._resume_from(source, "cpu")
-        elif load_from is not None:
+        if resume and self._resume_from_newest(resume, load_from):
+            return
+        if load_from is not None:
             self.load_checkpoint(load_from)
             self.logger.info("starting with the weights of %s", load_from)
 
@@ -205,29 +210,54 @@ class ResumableRun(RunContext):
 
     def _load_weights_of(self, source: Source, map_location: Any, *, strict: bool) -> dict[str, Any]:
         with self._session():
-            content = self._read(source, map_location)
+            content = self._read(source, map_location, to_train=False)
             load_weights(self.model, content["state_dict"], source.url, strict=strict)
         return content
 
-    def _read(self, source: Source, map_location: Any) -> dict[str, Any]:
+    def _read(self, source: Source, map_location: Any, *, to_train: bool = True) -> dict[str, Any]:
         self._executor.drain()
-        content = tried_by_all(f"read {source.url}", lambda: read_checkpoint(source, map_location))
+        content = read_together(self, source, map_location, to_train=to_train)
         self.call_hook("after_load_checkpoint", checkpoint=content)
         return content
 
-    def _find_source(self, resume: Any, load_from: str | None, *, to_train: bool) -> Source | None:
+    def _resume_from_newest(self, resume: Any, load_from: str | None) -> bool:
+        """Resume from what is found, and from an older one where a sharded one turns out not to be whole."""
+        damaged: dict[str, Exception] = {}
+        while True:
+            source = self._find_source(resume, load_from, to_train=True, besides=damaged)
+            if source is None:
+                for error in damaged.values():
+                    raise error  # the weights are overwritten in part: this run cannot start anew
+                return False
+            try:
+                self._resume_from(source, "cpu")
+            except (CheckpointNotFoundError, CorruptCheckpointError, RankFailedError) as error:
+                is_damaged = any_rank(not isinstance(error, RankFailedError))
+                if not source.is_newest or not is_damaged:
+                    raise
+                self.logger.warning("falling back past %s: %s", source.url, error)
+                damaged[source.url] = error
+            else:
+                return True
+
+    def _find_source(
+        self, resume: Any, load_from: str | None, *, to_train: bool, besides: Collection[str] = ()
+    ) -> Source | None:
         """Have the first rank look for what to resume from; the others are told its address."""
         found: list[Source | None] = []
 
-        def find() -> tuple[str, Mapping[str, Any]] | None:
-            found.append(find_source(self, resume, load_from, self._storage_options, to_train=to_train))
-            source = found[0]
-            return None if source is None else (source.url, dict(source.options))
+        def find() -> tuple[str, Mapping[str, Any], bool] | None:
+            source = find_source(
+                self, resume, load_from, self._storage_options, to_train=to_train, besides=besides
+            )
+            found.append(source)
+            return None if source is None else (source.url, dict(source.options), source.is_newest)
 
         address = found_by_first("find a checkpoint to resume from", find)
         if found or address is None:
             return found[0] if found else None
-        return Source(*address)
+        url, options, is_newest = address
+        return Source(url, options, is_newest=is_newest)
 
     def _resume_from(self, source: Source, map_location: Any) -> None:
         _ = self.train_loop  # built before anything is read: a wrong configuration is said first

@@ -33,6 +33,7 @@ _PRELOAD = [
     "torch",
     "torch.distributed.checkpoint.state_dict",
     "torch.distributed.fsdp",
+    "torch._dynamo",  # FSDP2 loads it when a model is wrapped
     "asynchooks.hooks",
     "asynchooks.runner",
     "asynchooks.testing._ranks",

@@ -64,7 +64,8 @@ def inner_tensors(value: torch.Tensor) -> list[torch.Tensor]:
     if not is_wrapper(value):
         return [value]
     names, _ = cast("Any", value).__tensor_flatten__()
-    return [part for name in names for part in inner_tensors(getattr(value, name))]
+    parts = [getattr(value, name) for name in names]  # a DTensor's mesh is one of them
+    return [inner for part in parts if isinstance(part, torch.Tensor) for inner in inner_tensors(part)]
 
 
 def is_wrapper(value: torch.Tensor) -> bool:

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from asynchooks.checkpoint._catalog import (
-    committed,
     find_committed,
     info_of,
-    pointed_name,
     read_manifest,
     url_of,
 )
 from asynchooks.checkpoint._evidence import misfit
 from asynchooks.checkpoint._manifest import manifest_name
+from asynchooks.checkpoint._restore._finding import newest
 from asynchooks.checkpoint._restore._inplace import fill, plan_of
 from asynchooks.checkpoint._restore._legacy import load_legacy
 from asynchooks.checkpoint._restore._loading import (
@@ -36,8 +35,7 @@ from asynchooks.checkpoint._restore._outline import materialize, outline_of
 from asynchooks.checkpoint._restore._reading import Reading
 from asynchooks.checkpoint._restore._selection import check_keys, select
 from asynchooks.checkpoint._restore._sharded import restore_sharded
-from asynchooks.checkpoint._restore._verify import verify_in
-from asynchooks.checkpoint._sharded._folder import is_sharded
+from asynchooks.checkpoint._sharded._folder import Folder, is_sharded
 from asynchooks.checkpoint._storage import nesting, open_folder, open_store, unlimited
 from asynchooks.errors import (
     AsyncHooksError,
@@ -49,14 +47,14 @@ from asynchooks.errors import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest, SavedAs
+    from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest
     from asynchooks.checkpoint._restore._archive import Archive
     from asynchooks.checkpoint._restore._outline import Outline
     from asynchooks.checkpoint._storage import Progress, Store
 
-__all__ = ["find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"]
+__all__ = ["find_readable", "restore", "restore_latest"]
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +138,7 @@ def restore_latest(
     """
     store = open_store(url, storage_options)
     wish = _Wish(check_keys(keys), into, map_location, weights_only)
-    found = _newest(
+    found = newest(
         store,
         lambda manifest: _restore_described(store, manifest.name, manifest, wish, progress),
         passed_over,
@@ -148,51 +146,36 @@ def restore_latest(
     return None if found is None else (info_of(store, found[0]), found[1])
 
 
-def list_checkpoints(
-    url: str | os.PathLike[str] | Store, *, storage_options: Mapping[str, Any] | None = None
-) -> list[CheckpointInfo]:
-    """The committed checkpoints of a folder, oldest first. Blocks; reads manifests and sizes only."""
-    store = open_store(url, storage_options)
-    return [info_of(store, manifest) for manifest in committed(store)]
-
-
-def find_latest(
+def find_readable(
     url: str | os.PathLike[str] | Store,
     *,
-    passed_over: Callable[[CheckpointInfo, CheckpointError], None] | None = None,
-    progress: Progress = unlimited,
+    besides: Collection[str] = (),
+    map_location: Any = None,
     storage_options: Mapping[str, Any] | None = None,
-) -> CheckpointInfo | None:
-    """The newest committed checkpoint that verifies. Blocks; reads it whole, and `restore_latest` loads it as well.
-
-    One that does not verify is named in a warning with the reason, and the one before is tried. Checkpoints
-    that were saved as best only come after all others, since they may lack what a resume needs.
+) -> tuple[CheckpointInfo, dict[str, Any] | None] | None:
+    """As `restore_latest`, for many ranks: of a sharded checkpoint, each reads its part. Blocks.
 
     Args:
         url: the folder.
-        passed_over: is told of each that does not verify, and why, in the order in which they are tried.
-        progress: told how many more bytes were read and compared, on reading threads, one at a time; what it raises
-            stops the reading.
+        besides: addresses of checkpoints that are known not to be whole.
+        map_location: as of `restore`.
         storage_options: fsspec's, as in `Checkpointer`.
 
     Returns:
-        None, with a line in the log, when there is none.
+        The newest committed checkpoint, and its content; None for that of a sharded one, of which only the metadata
+        was read. None when there is none.
     """
     store = open_store(url, storage_options)
-    found = _newest(store, lambda manifest: verify_in(store, manifest, progress), passed_over)
-    return None if found is None else info_of(store, found[0])
+    wish = _Wish(None, None, map_location, weights_only=True)
 
+    def read(manifest: Manifest) -> dict[str, Any] | None:
+        if manifest.files:
+            Folder.of(nesting(store).folder(manifest.name), manifest).metadata()
+            return None
+        return _restore_described(store, manifest.name, manifest, wish, unlimited)
 
-def read_pointer(
-    url: str | os.PathLike[str] | Store,
-    pointer: SavedAs = "last",
-    *,
-    storage_options: Mapping[str, Any] | None = None,
-) -> str | None:
-    """The URL of the checkpoint in the folder `url` that its pointer file names; None without a pointer."""
-    store = open_store(url, storage_options)
-    name = pointed_name(store, pointer)
-    return None if name is None else url_of(store, name)
+    found = newest(store, read, None, besides)
+    return None if found is None else (info_of(store, found[0]), found[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,44 +200,6 @@ class _Wish:
                 f"{where} holds a {type(state).__name__}, not a dict of training state."
             )
         return state if self.keys is None else select(state, self.keys, where)
-
-
-def _newest(
-    store: Store,
-    attempt: Callable[[Manifest], T],
-    passed_over: Callable[[CheckpointInfo, CheckpointError], None] | None,
-) -> tuple[Manifest, T] | None:
-    """The newest checkpoint with which the attempt succeeds, and its result.
-
-    What fails at the store is raised: falling back then would silently lose steps.
-    """
-    for manifest in _newest_first(store):
-        try:
-            result = attempt(manifest)
-        except (CorruptCheckpointError, CheckpointNotFoundError) as error:
-            logger.warning(
-                "step %d: falling back past %s: %s", manifest.step, url_of(store, manifest.name), error
-            )
-            if passed_over is not None:
-                passed_over(info_of(store, manifest), error)
-            continue
-        logger.info("step %d: latest checkpoint is %s", manifest.step, url_of(store, manifest.name))
-        return manifest, result
-    logger.info("no committed checkpoint in %s", store.url)
-    return None
-
-
-def _newest_first(store: Store) -> Iterator[Manifest]:
-    """Each committed checkpoint once.
-
-    Lists the folder anew before each: what was the newest may be pruned by now, and what was saved meanwhile is newer
-    than what is next in an old list.
-    """
-    seen: set[str] = set()
-    while left := [manifest for manifest in committed(store) if manifest.save_id not in seen]:
-        newest = max(left, key=lambda manifest: (manifest.saved_as != "best", manifest.created_ns))
-        seen.add(newest.save_id)
-        yield newest
 
 
 def _restore(store: Store, name: str, wish: _Wish, progress: Progress = unlimited) -> dict[str, Any]:

@@ -26,7 +26,7 @@ OBJECTS = frozenset({"meta", "message_hub", "param_schedulers", "optimizer_extra
 """Entries that are written as one object, tensors and all; the first rank's."""
 
 RESUME = "resume"
-"""An entry of several objects, under their names; the first rank's, but for ``ranks``: each rank's own, by its number."""
+"""An entry of several objects; the first rank's, but for ``ranks``: each rank's own, by its number."""
 
 
 class Talk(Protocol):

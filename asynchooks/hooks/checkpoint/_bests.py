@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from asynchooks.checkpoint import Snapshot
 from asynchooks.errors import ConfigError
 from asynchooks.execution import background
 from asynchooks.hooks.checkpoint import _options
@@ -116,11 +117,15 @@ class BestSaving(StepSaving):
             entries[each.best.path_key] = folder.url_of(each.best.prefix + name)
         with self._claims.claim(hub, entries) as claim:
             snapshot = self._capture(runner, meta, is_full=with_step or self.save_best_full)
-        if snapshot is None:  # of a rank that is not the first
+            best = snapshot
+            if isinstance(snapshot, Snapshot) and not self.save_best_full:
+                best = snapshot.without("optimizer", "param_schedulers")
+            elif with_step and self._form == "sharded" and not self.save_best_full:
+                best = self._capture(runner, meta, is_full=False)  # it shares what the first has copied
+        if snapshot is None or best is None:  # of a rank that is not the first
             return None
-        weights = snapshot if self.save_best_full else snapshot.without("optimizer", "param_schedulers")
         numbers = plain_numbers(metrics)
-        saves = [Save(e.best.prefix + name, weights, meta, best=e.best, metrics=numbers) for e in better]
+        saves = [Save(e.best.prefix + name, best, meta, best=e.best, metrics=numbers) for e in better]
         if with_step:
             saves.append(Save(name, snapshot, meta, keep=self.max_keep_ckpts, metrics=numbers))
         return claim.kept_by(folder.committing(runner, saves))

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from asynchooks.distributed import broadcast_object, found_by_first
+
 if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart
     from asynchooks.hooks.checkpoint._best import Best
@@ -25,12 +27,14 @@ class Claim:
     """Entries that say that a save has happened, while it is still to happen.
 
     Attributes:
+        number: the same on every rank.
         entries: what was written.
         before: what stood there before.
         part: the save; dead once the executor has dropped it.
         state: "open", "kept" when the save is committed, "lost" when it failed.
     """
 
+    number: int
     entries: Mapping[str, Any]
     before: Mapping[str, Any]
     part: weakref.ref[BackgroundPart] | None = None
@@ -68,41 +72,48 @@ class Claim:
 
 
 class Claims:
-    """The claims that are not settled yet. Training thread only.
+    """The claims that are not settled yet. Training thread only; every rank of a run makes the same ones.
 
     A save may be skipped or replaced for lack of room, or fail with a warning. The next one must not compare its
-    score with that of a checkpoint that does not exist.
+    score with that of a checkpoint that does not exist. What became of a save the first rank knows, which commits:
+    its word counts on all, so that all decide alike.
     """
 
     def __init__(self) -> None:
         self._open: list[Claim] = []
+        self._made = 0
 
     @contextmanager
     def claim(self, hub: Any, entries: Mapping[str, Any]) -> Iterator[Claim]:
         """Write entries to the hub for a capture; take them back when it fails, or there is no room for it."""
-        claim = Claim(entries, {key: hub.get_info(key) for key in entries})
+        self._made += 1
+        claim = Claim(self._made, entries, {key: hub.get_info(key) for key in entries})
         hub.update_info_dict(entries)
         try:
             yield claim
         except BaseException:
             claim.withdraw(hub)
+            self._open.append(Claim(claim.number, {}, {}, state="lost"))  # the other ranks are to hear of it
             raise
         self._open.append(claim)
 
     def settle(self, hub: Any) -> None:
-        """Take back, newest first, what was claimed for saves that will never be committed."""
+        """Take back, newest first, what was claimed for saves that will never be committed. A collective."""
+        settled = {claim.number: claim.is_lost for claim in self._open}
+        kept = {claim.number for claim in self._open if claim.state == "kept"}
+        verdicts = broadcast_object({n: is_lost for n, is_lost in settled.items() if is_lost or n in kept})
         for claim in reversed(self._open):
-            if claim.is_lost:
+            if verdicts.get(claim.number):
                 claim.withdraw(hub)
-        self._open = [claim for claim in self._open if claim.state != "kept" and not claim.is_lost]
+        self._open = [claim for claim in self._open if claim.number not in verdicts]
 
 
 def recall(hub: Any, folder: Folder, bests: Sequence[Best], resumed_at: int) -> None:
     """Take up best scores that the resumed checkpoint is too old to know, from the best checkpoints themselves.
 
-    A best checkpoint of a step after the resumed one belongs to what is trained again, and is left out.
+    A best checkpoint of a step after the resumed one belongs to what is trained again, and is left out. A collective.
     """
-    for info in folder.committed():
+    for info in found_by_first("list the checkpoints", folder.committed):
         for best in bests:
             if info.group != best.prefix or info.step > resumed_at or best.metric not in info.metrics:
                 continue

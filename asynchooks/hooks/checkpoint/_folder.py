@@ -7,11 +7,9 @@ called twice at once: the executor runs the parts of one hook one after the othe
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,19 +19,21 @@ from asynchooks.checkpoint import (
     CheckpointInfo,
     Content,
     KeepLast,
+    Party,
+    ShardSnapshot,
     Snapshot,
     list_checkpoints,
     open_store,
 )
 from asynchooks.distributed import is_first_rank
-from asynchooks.errors import CheckpointError, ConfigError
+from asynchooks.errors import CheckpointError
 from asynchooks.execution import current_executor
 
 if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart
     from asynchooks.hooks.checkpoint._best import Best
 
-__all__ = ["Folder", "Save", "folder_url", "open_folder"]
+__all__ = ["Folder", "Save"]
 
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Save:
     """
 
     name: str
-    snapshot: Snapshot
+    snapshot: Snapshot | ShardSnapshot
     meta: Mapping[str, int]
     keep: int = -1
     best: Best | None = None
@@ -68,6 +68,7 @@ class Folder:
         options: fsspec's options.
         run_id: the run, which a resumed run continues.
         deadline_s: longest time without progress of any call to the store.
+        party: the ranks that save shards into it together; None where one process saves.
         named_in: folder of the run, in which a pointer names the last checkpoint too; None where that is this one.
     """
 
@@ -78,15 +79,22 @@ class Folder:
         run_id: str,
         *,
         deadline_s: float,
+        party: Party | None = None,
         named_in: str | None = None,
     ) -> None:
         self._named_in = named_in
+        self._party = party
         self._options = dict(options)
         self._run_id = run_id
         executor = current_executor()
         instrument = None if executor is None else executor.instrument
         self._checkpointer = Checkpointer(
-            url, storage_options=self._options, run_id=run_id, instrument=instrument, deadline_s=deadline_s
+            url,
+            storage_options=self._options,
+            run_id=run_id,
+            instrument=instrument,
+            deadline_s=deadline_s,
+            party=party,
         )
 
     def check(self) -> None:
@@ -99,6 +107,10 @@ class Folder:
 
     async def release(self) -> None:
         """Let other runs have the folder. A store that refuses costs the next run a warning, not this one its end."""
+        if self._party is not None:
+            await anyio.to_thread.run_sync(self._party.meeting.close)
+        if not is_first_rank():
+            return
         try:
             await self._checkpointer.release()
         except CheckpointError as error:
@@ -144,7 +156,7 @@ class Folder:
             )
         keep = KeepLast(save.keep) if save.keep > 0 else None
         info = await self._checkpointer.save(save.snapshot, **place, pointer="last", keep=keep)
-        if self._named_in is not None:
+        if self._named_in is not None and is_first_rank():
             await anyio.to_thread.run_sync(_name_in, self._named_in, info.url)
         return info
 
@@ -155,40 +167,3 @@ def _name_in(folder: str, url: str) -> None:
         open_store(folder).put("last_checkpoint", Content.of(url.encode()))
     except CheckpointError as error:  # the checkpoint is there, and found without it
         logger.warning("could not name %s in %s: %s", url, folder, error)
-
-
-def folder_url(out_dir: str | None, work_dir: str | None) -> str:
-    """Return the folder or URL of a run's checkpoints: the run's own, or a folder of its name in ``out_dir``.
-
-    Raises:
-        ConfigError: neither is there.
-    """
-    if out_dir is None and work_dir is None:
-        raise ConfigError(
-            "CheckpointHook: there is no folder to save to; give out_dir, or the run a work_dir."
-        )
-    if work_dir is None or out_dir is None or out_dir == work_dir:
-        return str(out_dir or work_dir)
-    return f"{out_dir.rstrip('/')}/{Path(work_dir).absolute().name}"
-
-
-def open_folder(url: str, options: Mapping[str, Any], runner: Any, *, deadline_s: float) -> Folder:
-    """Return the folder of a run's checkpoints, after checking that its store takes them. Blocks.
-
-    Raises:
-        StorageError: the store refuses or is not there.
-    """
-    hub, work_dir = runner.message_hub, getattr(runner, "work_dir", None)
-    if hub.get_info("run_id") is None:
-        hub.update_info("run_id", uuid.uuid4().hex)
-    is_elsewhere = work_dir is not None and "://" not in work_dir and work_dir != url
-    folder = Folder(
-        url,
-        options,
-        hub.get_info("run_id"),
-        deadline_s=deadline_s,
-        named_in=work_dir if is_elsewhere else None,
-    )
-    if is_first_rank():
-        folder.check()
-    return folder

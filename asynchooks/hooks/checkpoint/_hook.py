@@ -15,6 +15,7 @@ from asynchooks.registry import HOOKS
 
 if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart, OnError, WhenBusy
+    from asynchooks.hooks.checkpoint._ranks import Form
 
 __all__ = ["CheckpointHook"]
 
@@ -44,6 +45,10 @@ class CheckpointHook(BestSaving):
         published_keys: keys of the checkpoint that are written, after training, to ``{name}-{sha8}.pth``.
         save_begin: the first epoch or iteration at which the interval may save.
         save_best_full: whether best checkpoints hold optimizer and schedulers too, so that a run can resume from one.
+        format: "single" is one file, which the first rank writes; what other ranks have is gathered there.
+            "sharded" is a folder in the format of ``torch.distributed.checkpoint``: each rank writes its part, and
+            the first one commits when all are there. None is sharded where the model is (FSDP2), else single. A
+            folder is named like a file, without ``.pth``.
         overlap: whether what only the optimizer's step changes is copied while training goes on, until that step.
             False copies all at once: for a model whose forward writes its parameters past autograd (``.data``).
         when_busy: what a save does when there is no room for it: "wait", "skip" or "coalesce".
@@ -75,6 +80,7 @@ class CheckpointHook(BestSaving):
         save_begin: int = 0,
         *,
         save_best_full: bool = False,
+        format: Form | None = None,  # noqa: A002 - the field's word
         overlap: bool = True,
         when_busy: WhenBusy = "wait",
         on_error: OnError = "raise",
@@ -94,6 +100,7 @@ class CheckpointHook(BestSaving):
             filename_tmpl=filename_tmpl,
             backend_args=backend_args,
             file_client_args=file_client_args,
+            format=format,
             overlap=overlap,
             when_busy=when_busy,
             on_error=on_error,
@@ -115,7 +122,8 @@ class CheckpointHook(BestSaving):
         hub = runner.message_hub
         of_last = [(hub.get_info("last_ckpt"), None)] if self.save_last else []
         of_bests = [
-            (hub.get_info(b.path_key), published_pattern(b.prefix, self.filename_tmpl)) for b in self._bests
+            (hub.get_info(b.path_key), published_pattern(b.prefix, self._in_form(self.filename_tmpl)))
+            for b in self._bests
         ]
         return publishing(
             [*of_last, *of_bests], self.published_keys, options=self.backend_args, logger=runner.logger

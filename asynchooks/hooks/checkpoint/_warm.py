@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asynchooks.distributed import is_first_rank
 from asynchooks.errors import CaptureError
+
+if TYPE_CHECKING:
+    from asynchooks.hooks.checkpoint._ranks import Form
 
 __all__ = ["WarmUp"]
 
@@ -23,14 +26,15 @@ class WarmUp:
     def __init__(self) -> None:
         self.is_done = False
 
-    def once(self, runner: Any, *, save_optimizer: bool) -> None:
+    def once(self, runner: Any, *, form: Form, save_optimizer: bool) -> None:
         """Begin, the first time that this is called. Training thread; does not wait."""
         if self.is_done:
             return
         self.is_done = True
-        if not is_first_rank() or runner.executor.mode == "sync":
+        if runner.executor.mode == "sync" or (form == "single" and not is_first_rank()):
             return
-        make = runner.prepare_capture(save_optimizer=save_optimizer)
+        in_form = {} if form == "single" else {"form": form}
+        make = runner.prepare_capture(**in_form, save_optimizer=save_optimizer)
 
         def prepare() -> None:
             try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from asynchooks.distributed import all_reduce_mean, is_distributed
+from asynchooks.distributed import all_reduce_mean, is_distributed, is_first_rank
 from asynchooks.errors import UnknownOptionError, did_you_mean
 from asynchooks.execution import Effects, RunnerHook, background
 from asynchooks.registry import HOOKS, MMCV_HOOKS, option_names
@@ -41,7 +41,7 @@ class CheckpointHook(RunnerHook):
         filename_tmpl: file name with one place for the number; ``"epoch_{}.pth"`` or ``"iter_{}.pth"``.
         create_symlink: whether ``latest.pth`` links to the newest checkpoint, where the folder is a local one.
         backend_args: fsspec's options for the store.
-        overlap, when_busy, on_error, deadline_s: as of `asynchooks.hooks.CheckpointHook`.
+        format, overlap, when_busy, on_error, deadline_s: as of `asynchooks.hooks.CheckpointHook`.
 
     Raises:
         UnknownOptionError: an argument that there is not, with the one that was meant.
@@ -66,6 +66,7 @@ class CheckpointHook(RunnerHook):
         filename_tmpl: str | None = None,
         create_symlink: bool = True,
         backend_args: Mapping[str, Any] | None = None,
+        format: str | None = None,  # noqa: A002 - the field's word
         overlap: bool = True,
         when_busy: WhenBusy = "wait",
         on_error: OnError = "raise",
@@ -87,6 +88,7 @@ class CheckpointHook(RunnerHook):
                 "file_client_args": file_client_args,
                 "filename_tmpl": filename_tmpl,
                 "backend_args": backend_args,
+                "format": format,
                 "overlap": overlap,
                 "when_busy": when_busy,
                 "on_error": on_error,
@@ -153,7 +155,7 @@ class CheckpointHook(RunnerHook):
 
     def _linked(self, runner: Any, save: BackgroundPart | None) -> BackgroundPart | None:
         """Return a save that has ``latest.pth`` link to what it has committed."""
-        if save is None or not self.create_symlink:
+        if save is None or not self.create_symlink or not is_first_rank():
             return save
         address = str(runner.message_hub.get_info("last_ckpt"))
         if not _is_local(address):
@@ -167,14 +169,17 @@ class CheckpointHook(RunnerHook):
 
 
 def link_latest(address: str) -> None:
-    """Have ``latest.pth`` beside a local checkpoint link to it; the old link is replaced at once. Blocks."""
+    """Have ``latest.pth`` beside a local checkpoint link to it; the old link is replaced at once. Blocks.
+
+    ``latest``, where the checkpoint is a folder.
+    """
     if not _is_local(address):
         return
     path = Path(address.removeprefix("file://"))
     temporary = path.with_name(f".{_LATEST}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(path.name)
-    temporary.replace(path.with_name(_LATEST))
+    temporary.replace(path.with_name(_LATEST if not path.is_dir() else _LATEST.removesuffix(".pth")))
 
 
 def _is_local(address: str) -> bool:

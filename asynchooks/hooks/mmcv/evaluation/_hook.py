@@ -192,10 +192,8 @@ class EvalHook(MissedEvaluation, RunnerHook):
         with runner.evaluating():
             results = self.latest_results = self.infer(runner)
         self._last = done["epoch" if self.by_epoch else "iter"]
-        metrics: Mapping[str, Any] = {}
-        if results is not None:  # else the first rank has them
+        metrics: Mapping[str, Any] = {}  # the first rank has the results
+        if results is not None:
             runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
             metrics = self.evaluate(runner, results)
-        if self._keeper is None:
-            return None
-        return self._keeper.keep(runner, broadcast_object(metrics), done)  # a save takes all ranks
+        return None if self._keeper is None else self._keeper.keep(runner, broadcast_object(metrics), done)

@@ -1,0 +1,59 @@
+"""Opening the folder of a run's checkpoints: its address, the run's id, the ranks that save there, a first check."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asynchooks.distributed import broadcast_object, found_by_first
+from asynchooks.errors import ConfigError
+from asynchooks.hooks.checkpoint._folder import Folder
+from asynchooks.hooks.checkpoint._ranks import open_party
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asynchooks.hooks.checkpoint._ranks import Form
+
+__all__ = ["folder_url", "open_folder"]
+
+
+def folder_url(out_dir: str | None, work_dir: str | None) -> str:
+    """Return the folder or URL of a run's checkpoints: the run's own, or a folder of its name in ``out_dir``.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    if out_dir is None and work_dir is None:
+        raise ConfigError(
+            "CheckpointHook: there is no folder to save to; give out_dir, or the run a work_dir."
+        )
+    if work_dir is None or out_dir is None or out_dir == work_dir:
+        return str(out_dir or work_dir)
+    return f"{out_dir.rstrip('/')}/{Path(work_dir).absolute().name}"
+
+
+def open_folder(
+    url: str, options: Mapping[str, Any], runner: Any, *, form: Form, deadline_s: float
+) -> Folder:
+    """Return the folder of a run's checkpoints, after checking that its store takes them. Blocks; a collective.
+
+    Raises:
+        StorageError: the store refuses or is not there.
+        RankFailedError: the first rank has found so.
+    """
+    hub, work_dir = runner.message_hub, getattr(runner, "work_dir", None)
+    if hub.get_info("run_id") is None:
+        hub.update_info("run_id", broadcast_object(uuid.uuid4().hex))
+    is_elsewhere = work_dir is not None and "://" not in work_dir and work_dir != url
+    folder = Folder(
+        url,
+        options,
+        hub.get_info("run_id"),
+        deadline_s=deadline_s,
+        party=open_party(url, deadline_s=deadline_s) if form == "sharded" else None,
+        named_in=work_dir if is_elsewhere else None,
+    )
+    found_by_first(f"check {url}", folder.check)
+    return folder
