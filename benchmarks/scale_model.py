@@ -3,7 +3,7 @@
 Constants of the rendezvous and of the metadata are measured on this machine; what is known of S3 is documented or
 assumed, and named in `scale/assumptions.py`. Findings: scale.md.
 
-    python benchmarks/scale_model.py             the scenes, less than 3 minutes on two cores
+    python benchmarks/scale_model.py             the scenes, 220 s of CPU in two processes
     python benchmarks/scale_model.py --measure   measures the constants first, and uses them
     python benchmarks/scale_model.py --validate  beside 2, 3 and 4 real ranks
     python benchmarks/scale_model.py --check     the model's own laws

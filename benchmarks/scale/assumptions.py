@@ -77,6 +77,7 @@ class Layout:
         deletes: who deletes the replaced save's files: the first rank before it decides, with so many at a time;
             0: each rank its own, after the decision.
         checks_per_s: that all waiting ranks together aim at.
+        eager_parents: the few at which others arrive look every 0.1 s, however many ranks there are.
         questions: to the rendezvous' store at each look; with one, waits begin at a tenth of their longest pause.
     """
 
@@ -90,6 +91,7 @@ class Layout:
     deletes: int = 8
     checks_per_s: float = 20_000.0
     questions: int = 2
+    eager_parents: bool = False
 
 
 @dataclass(frozen=True, slots=True)

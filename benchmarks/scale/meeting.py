@@ -50,7 +50,7 @@ class _Server:
         self._asked_per_s = 0.0
         self._since_s = 0.0
         self._free_s = 0.0
-        self.operations = 0
+        self._operations = 0.0
         self.nbytes = 0
         self.busy_s = 0.0
         self.longest_queue_s = 0.0
@@ -61,11 +61,16 @@ class _Server:
         """One more, or one fewer, that asks for good: a share of the server's time and no single events."""
         now_s = self.env.now
         self.busy_s += min(1.0, self._polled) * (now_s - self._since_s)
-        self.operations += int(self._asked_per_s / max(1.0, self._polled) * (now_s - self._since_s))
+        self._operations += self._asked_per_s / max(1.0, self._polled) * (now_s - self._since_s)
         self._since_s = now_s
         self._polled = max(0.0, self._polled + sign * service_s / every_s)
         self._asked_per_s = max(0.0, self._asked_per_s + sign * operations / every_s)
         self.most_polled = max(self.most_polled, self._polled)
+
+    @property
+    def operations(self) -> int:
+        """Served so far, rounded."""
+        return round(self._operations)
 
     def serve(self, service_s: float, operations: int = 1, nbytes: int = 0) -> float:
         """Queue; returns the delay until it is answered."""
@@ -74,7 +79,7 @@ class _Server:
         self.longest_queue_s = max(self.longest_queue_s, begin_s - now_s)
         self._free_s = begin_s + service_s / max(0.05, 1.0 - self._share - self._polled)
         self.busy_s += service_s
-        self.operations += operations
+        self._operations += operations
         self.nbytes += nbytes
         second = int(begin_s)
         self.per_second[second] = self.per_second.get(second, 0.0) + service_s
@@ -97,6 +102,7 @@ def meet(
     missing = [len(_children(rank, fan_in, ranks)) for rank in range(ranks)]
     questions = layout.questions
     most_poll_s = max(_MOST_POLL_S, ranks / layout.checks_per_s)
+    parents_poll_s = _MOST_POLL_S if layout.eager_parents else most_poll_s
     least_poll_s = most_poll_s / 10 if questions == 1 else _LEAST_POLL_S
     at: dict[str, float] = {}
     all_here = [env.event() for _ in range(ranks)]
@@ -106,7 +112,7 @@ def meet(
     def ask(service_s: float, operations: int = 1, nbytes: int = 0) -> Any:
         return env.timeout(server.serve(service_s, operations, nbytes) + costs.round_trip_s)
 
-    def wait(sign: Any, keys: int) -> Steps:
+    def wait(sign: Any, keys: int, most_poll_s: float = most_poll_s) -> Steps:
         pause_s = least_poll_s * rng.uniform(0.9, 1.1)
         service_s = costs.check_s * questions + costs.check_key_s * (keys - 1)
         while True:
@@ -134,7 +140,7 @@ def meet(
         yield env.timeout(done_s[rank // layout.ranks_per_file % len(done_s)])
         children = _children(rank, fan_in, ranks)
         if children:
-            yield from wait(all_here[rank], len(children))
+            yield from wait(all_here[rank], len(children), parents_poll_s)
             for child in children:
                 nbytes = carried[child] * each_bytes
                 yield ask(costs.get_s + costs.get_byte_s * nbytes, 1, nbytes)
