@@ -16,7 +16,7 @@ from asynchooks.checkpoint._content import digest
 from asynchooks.checkpoint._sharded._datafile import data_name, write_data
 from asynchooks.checkpoint._sharded._metadata import encode_metadata
 from asynchooks.checkpoint._sharded._results import Teller, Told
-from asynchooks.checkpoint._storage import nesting
+from asynchooks.checkpoint._storage import Share, nesting, shared
 from asynchooks.distributed import Rendezvous
 from asynchooks.errors import CheckpointError, DistributedError
 
@@ -86,7 +86,7 @@ def take_part(
         RankFailedError, RankLostError: another one could not, or died.
     """
     meeting = party.meeting
-    folder = nesting(store).folder(name)
+    folder = shared(nesting(store).folder(name), Share(meeting.rank, meeting.world_size))
     with meeting.round(what) as round_:
         save_id = digest([f"{party.session}/{name}/{round_.number}".encode()])
         own = data_name(meeting.rank, save_id)
