@@ -6,6 +6,7 @@ round it is in; whether its work gets on is for the work's own deadline to say.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -15,7 +16,10 @@ from asynchooks.distributed._store import StoreLost, Telling
 
 __all__ = ["Heart", "Watch"]
 
+logger = logging.getLogger(__name__)
+
 _BEATS_PER_DEADLINE = 10
+_CLOSED = "closed"
 
 
 class Heart:
@@ -50,10 +54,17 @@ class Heart:
             self._thread.start()
 
     def stop(self) -> None:
-        """Stop beating."""
+        """Stop beating, and say so: who waits for this rank in a round that it never entered waits no longer."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(1.0)
+        try:
+            with self._lock:
+                self._telling.set(self._key, f"{self._round}:{_CLOSED}".encode())
+                self._telling.has(self._key)  # answered: it is there
+        except StoreLost as error:
+            logger.debug("rank's heart stopped unheard: %s", error)
+        self._telling.close()
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval_s):
@@ -115,6 +126,8 @@ class Watch:
         if seen is None or seen.beat != beat:
             is_here = bool(beat) and int(beat.partition(b":")[0]) >= self._number
             seen = self._seen[rank] = _Seen(beat, now_s if beat else self._began_s, is_here)
+        if not seen.is_here and beat.endswith(_CLOSED.encode()):
+            return "it has closed its part of the rendezvous, and did not come"
         still_s, absent_s = now_s - seen.since_s, now_s - self._began_s
         if still_s > self._deadline_s:
             return f"its process gave no sign of life for {still_s:.1f} s (deadline_s={self._deadline_s:g})"

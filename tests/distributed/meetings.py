@@ -6,8 +6,11 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from torch._C._distributed_c10d import TCPStore
 
 from asynchooks.distributed import Rendezvous, open_rendezvous
 from asynchooks.errors import DistributedError
@@ -156,6 +159,123 @@ def two_at_once(rank: int) -> list[bytes]:
     one.close()
     other.close()
     return [answers["one"], answers["other"]]
+
+
+def brings_much(rank: int, nbytes: int) -> int:
+    """All bring much, and hear much; how much."""
+    meeting = opened()
+    with meeting.round("a meeting") as round_:
+        payloads = round_.arrive(bytes([rank]) * nbytes)
+        if payloads is not None:
+            assert payloads == [bytes([number]) * nbytes for number in range(3)]
+            round_.decide(b"x" * nbytes)
+        decision = round_.decision()
+    meeting.close()
+    return len(decision)
+
+
+def leaves_one_out(rank: int) -> str:
+    """Rank 1 comes to the second round only."""
+    meeting = opened(deadline_s=60.0)
+    try:
+        with meeting.round("step 2" if rank == 1 else "step 1") as round_:
+            if round_.arrive(b"") is not None:
+                round_.decide(b"done")
+            return round_.decision().decode()
+    except DistributedError as error:
+        return told(error)
+    finally:
+        meeting.close()
+
+
+def gives_up_late(rank: int, folder: str) -> str:
+    """Rank 1 is stopped when it has arrived and the first has decided; it lives on until the first has departed."""
+    meeting = opened(deadline_s=60.0)
+    decided, departed = Path(folder, "decided"), Path(folder, "departed")
+    try:
+        with meeting.round("a meeting") as round_:
+            if round_.arrive(b"") is not None:
+                round_.decide(b"done")
+                decided.touch()
+            else:
+                until(decided)
+                raise StoppedError("cancelled")
+        departed.touch()
+        return "departed"
+    except StoppedError as error:
+        until(departed)
+        return told(error)
+    finally:
+        meeting.close()
+
+
+def closes_without_coming(rank: int, folder: str) -> str:
+    """Rank 1 lives, and has closed its part."""
+    meeting, over = opened(deadline_s=2.0), Path(folder, "over")
+    if rank == 1:
+        meeting.close()
+        until(over)
+        return ""
+    try:
+        with meeting.round("a meeting") as round_:
+            round_.arrive(b"")
+        return "nothing"
+    except DistributedError as error:
+        return told(error)
+    finally:
+        over.touch()
+        meeting.close()
+
+
+def keys_after_failures(rank: int, rounds: int) -> int:
+    """Fail again and again; how many keys are in the store when all have left."""
+    import torch.distributed as dist
+
+    meeting = opened(deadline_s=60.0)
+    for number in range(rounds):
+        with suppress(ValueError, DistributedError), meeting.round(f"step {number}") as round_:
+            if rank == number % 3:
+                raise ValueError("the disk is full")
+            round_.arrive(bytes(5 << 20))
+            round_.decision()
+    dist.barrier()
+    keys = dist.distributed_c10d._get_default_store().num_keys()
+    dist.barrier()
+    meeting.close()
+    return int(keys)
+
+
+def meets_in_a_store_of_the_first(rank: int, folder: str, number: int) -> tuple[str, float]:
+    """The store lives in rank 0, which signals itself at work."""
+    port = Path(folder, "port")
+    if rank == 0:
+        store = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+        port.with_suffix(".new").write_text(str(store.port))
+        port.with_suffix(".new").replace(port)
+    else:
+        until(port)
+        store = TCPStore("127.0.0.1", int(port.read_text()), None, is_master=False, wait_for_workers=False)
+    meeting = Rendezvous(store, rank=rank, world_size=3, name="a store", deadline_s=1.0)
+    meeting.start()
+    started = Path(folder, f"started.{rank}")
+    started.touch()
+    for other in range(3):
+        until(Path(folder, f"started.{other}"))
+    start_s = time.monotonic()
+    try:
+        with meeting.round("a meeting") as round_:
+            if rank == 0:
+                os.kill(os.getpid(), number)
+            round_.arrive(b"")
+            return round_.decision().decode(), 0.0
+    except DistributedError as error:
+        return told(error), time.monotonic() - start_s
+
+
+def until(path: Path) -> None:
+    """Wait for a file of another process."""
+    while not path.exists():
+        time.sleep(0.005)
 
 
 class StoppedError(Exception):

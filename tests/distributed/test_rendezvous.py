@@ -105,6 +105,53 @@ def test_a_wait_can_be_stopped_and_the_others_hear_of_it() -> None:
     ]
 
 
+def test_what_ranks_bring_may_be_larger_than_the_store_takes_at_once() -> None:
+    assert run_ranks(3, meetings.brings_much, 9 * 2**20) == [9 * 2**20] * 3
+
+
+def test_a_rank_that_leaves_out_a_round_is_named_on_all() -> None:
+    first, second = run_ranks(2, meetings.leaves_one_out)
+
+    assert first.startswith("RankFailedError(1): step 1: rank 1 failed: it came to 'step 2' instead")
+    assert second.startswith("RankFailedError(1): step 2: rank 1 failed: it came to 'step 2' instead")
+
+
+def test_a_rank_that_gives_up_when_it_has_arrived_departs(tmp_path: Path) -> None:
+    assert run_ranks(2, meetings.gives_up_late, str(tmp_path)) == [
+        "departed",
+        "StoppedError(None): cancelled",
+    ]
+
+
+def test_a_rank_that_has_closed_is_not_waited_for(tmp_path: Path) -> None:
+    first, _ = run_ranks(2, meetings.closes_without_coming, str(tmp_path))
+
+    assert first.startswith("RankLostError(1): a meeting: rank 1 is lost: it has closed its part")
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("number", [meetings.SIGKILL, meetings.SIGSTOP])
+def test_a_store_whose_process_dies_or_hangs_is_an_error(
+    tmp_path: Path, number: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Ranks(3, meetings.meets_in_a_store_of_the_first, str(tmp_path), number, with_group=False) as ranks:
+        outcomes = _of_others(ranks, 0, number)
+    capfd.readouterr()  # torch writes of the connection
+
+    for text, elapsed_s in outcomes:
+        assert text.startswith("RankLostError(0): a meeting: the store through which the ranks meet is gone")
+        assert elapsed_s < LATE_S
+
+
+def test_rounds_that_failed_leave_nothing_in_the_store() -> None:
+    few, many = (
+        max(run_ranks(3, meetings.keys_after_failures, 3)),
+        max(run_ranks(3, meetings.keys_after_failures, 12)),
+    )
+
+    assert many <= few + 3
+
+
 def test_rounds_leave_nothing_in_the_store() -> None:
     few, many = max(run_ranks(3, meetings.many_rounds, 5)), max(run_ranks(3, meetings.many_rounds, 300))
 
