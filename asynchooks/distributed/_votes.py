@@ -36,8 +36,8 @@ class Votes:
         if not timeout_s > 0:
             raise ValueError(f"timeout_s={timeout_s} must be above 0")
         self._group = group
-        self._options: Any = dist.AllreduceOptions()
-        self._options.reduceOp = dist.ReduceOp.BOR
+        self._options = dist.AllreduceOptions()
+        self._options.reduceOp = dist.ReduceOp(dist.ReduceOp.BOR)
         # of the operation, and not of the wait: the group's thread gives it up too, and the process can end
         self._options.timeout = timedelta(seconds=timeout_s)
         self._flags = torch.zeros(1, dtype=torch.int32)
