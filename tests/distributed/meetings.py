@@ -188,6 +188,46 @@ def leaves_one_out(rank: int) -> str:
         meeting.close()
 
 
+def skips_one(rank: int) -> list[str]:
+    """Rank 1 gives up one of two saves before it enters, and skips it from another thread; then all meet."""
+    meeting = opened(deadline_s=60.0)
+    ended = []
+    numbers = [meeting.reserve(), meeting.reserve()]
+    for what, number in zip(("step 1", "step 2"), numbers, strict=True):
+        try:
+            if rank == 1 and what == "step 1":
+                raise ValueError("no memory to stage it")
+            with meeting.round(what, number=number) as round_:
+                if round_.arrive(b"") is not None:
+                    round_.decide(b"done")
+                ended.append(round_.decision().decode())
+        except (ValueError, DistributedError) as error:
+            thread = threading.Thread(target=meeting.skip, args=(what, error), kwargs={"number": number})
+            thread.start()
+            thread.join()
+            ended.append(told(error))
+    meeting.close()
+    return ended
+
+
+def forgets_one(rank: int, folder: str) -> str:
+    """Rank 1 reserves two rounds, and enters the second alone; it lives on."""
+    meeting, over = opened(deadline_s=2.0), Path(folder, "over")
+    numbers = [meeting.reserve(), meeting.reserve()]
+    try:
+        with meeting.round(f"round {rank}", number=numbers[rank]) as round_:
+            if rank == 1:
+                until(over)
+                return ""
+            round_.arrive(b"")
+        return "nothing"
+    except DistributedError as error:
+        return told(error)
+    finally:
+        over.touch()
+        meeting.close()
+
+
 def gives_up_late(rank: int, folder: str) -> str:
     """Rank 1 is stopped when it has arrived and the first has decided; it lives on until the first has departed."""
     meeting = opened(deadline_s=60.0)

@@ -116,6 +116,34 @@ def test_a_rank_that_leaves_out_a_round_is_named_on_all() -> None:
     assert second.startswith("RankFailedError(1): step 2: rank 1 failed: it came to 'step 2' instead")
 
 
+def test_a_rank_that_skips_a_round_fails_it_at_once_and_comes_to_the_next() -> None:
+    first, second = run_ranks(2, meetings.skips_one)
+
+    assert first == [
+        "RankFailedError(1): step 1: rank 1 failed: ValueError: no memory to stage it",
+        "done",
+    ]
+    assert second == ["ValueError(None): no memory to stage it", "done"]
+
+
+def test_a_rank_that_went_on_to_a_later_round_is_not_waited_for(tmp_path: Path) -> None:
+    first, _ = run_ranks(2, meetings.forgets_one, str(tmp_path))
+
+    assert first.startswith("RankLostError(1): round 0: rank 1 is lost: it went on to a later round")
+
+
+def test_a_number_is_used_once() -> None:
+    meeting = Rendezvous(None, rank=0, world_size=1, name="alone")
+    number = meeting.reserve()
+    meeting.skip("a meeting", ValueError("no memory"), number=number)
+
+    with (
+        pytest.raises(ValueError, match="entered or skipped already"),
+        meeting.round("a meeting", number=number),
+    ):
+        pass
+
+
 def test_a_rank_that_gives_up_when_it_has_arrived_departs(tmp_path: Path) -> None:
     assert run_ranks(2, meetings.gives_up_late, str(tmp_path)) == [
         "departed",
