@@ -6,6 +6,8 @@ no collective and no process group.
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +15,11 @@ from typing import Any
 from asynchooks.distributed._heart import Heart, Watch
 from asynchooks.distributed._round import Round, store_lost
 from asynchooks.distributed._store import StoreLost, Telling
+from asynchooks.errors import RankLostError
 
 __all__ = ["Rendezvous"]
+
+logger = logging.getLogger(__name__)
 
 _MOST_POLL_S = 0.1
 _CHECKS_PER_S = 5_000  # of all ranks together, a twelfth of what one store answers (benchmarks/scale.md)
@@ -61,14 +66,29 @@ class Rendezvous:
         self._telling: Telling | None = None
         self._heart: Heart | None = None
         self._rounds = 0
+        self._reserved: set[int] = set()
+        self._is_closed = False
+        self._lock = threading.Lock()
 
     @property
     def is_first(self) -> bool:
         """Whether this rank decides."""
         return self.rank == 0
 
+    def reserve(self) -> int:
+        """Return the next round's number, for `round` or `skip`. Any thread; every rank in the same order.
+
+        For work that is accepted on one thread and done later on another: what is given up in between has a number
+        already, and is skipped under it.
+        """
+        with self._lock:
+            number = self._rounds
+            self._rounds += 1
+            self._reserved.add(number)
+        return number
+
     @contextmanager
-    def round(self, what: str) -> Iterator[Round]:
+    def round(self, what: str, *, number: int | None = None) -> Iterator[Round]:
         """Take part in the next round. Worker thread; one round at a time.
 
         What is raised inside before this rank has arrived (the first one: before it has decided) is told to all
@@ -76,25 +96,58 @@ class Rendezvous:
         brought. Leaving departs.
 
         Args:
-            what: names the work in messages, such as "step 1000: iter_1000".
+            what: names the work in messages, such as "step 1000: iter_1000"; the same on every rank.
+            number: the one that was reserved for this work; None reserves the next.
 
         Raises:
             RankFailedError, RankLostError: another rank's error; see `Round`.
+            ValueError: the number was not reserved, or was used.
         """
-        number, self._rounds = self._rounds, self._rounds + 1
+        number = self.reserve() if number is None else number
+        if not self._take(number):
+            raise ValueError(f"{what}: round {number} was not reserved, or is entered or skipped already")
         if self.world_size == 1:
             yield Round(self, what, number, None, None)
             return
         self.start()
-        assert self._telling is not None  # noqa: S101 - there are ranks
         assert self._heart is not None  # noqa: S101 - there are ranks
         try:
             self._heart.enter(number)
         except StoreLost as error:
             raise store_lost(what, error) from error
-        taking_part = Round(self, what, number, self._telling, Watch(self.deadline_s, self.absent_s, number))
-        with taking_part:
+        with self._part(what, number) as taking_part:
             yield taking_part
+
+    def skip(self, what: str, error: BaseException, *, number: int | None = None) -> None:
+        """Tell all others that this rank does not come to a round, so that they fail at once and do not wait.
+
+        Any thread, also while another one is in an earlier round; blocks for a moment. Does nothing where the number
+        is used already: whoever takes a number may call this for whatever ends its work.
+
+        Args:
+            what: names the work, as of `round`.
+            error: why; the others raise `RankFailedError` with its text.
+            number: the one that was reserved for this work; None skips the next.
+        """
+        number = self.reserve() if number is None else number
+        if not self._take(number) or self.world_size == 1 or self._is_closed:
+            return
+        try:
+            self.start()
+        except RankLostError as lost:  # the others notice it too
+            logger.warning("%s: could not tell the other ranks that this one skips it: %s", what, lost)
+            return
+        self._part(what, number).give_up(error)
+
+    def _take(self, number: int) -> bool:
+        """Whether this number was reserved and not used; it is used then."""
+        with self._lock:
+            is_there = number in self._reserved
+            self._reserved.discard(number)
+        return is_there
+
+    def _part(self, what: str, number: int) -> Round:
+        return Round(self, what, number, self._telling, Watch(self.deadline_s, self.absent_s, number))
 
     def start(self) -> None:
         """Connect, and let the heart beat: then a rank that dies is noticed. Else the first round does it.
@@ -104,12 +157,14 @@ class Rendezvous:
         """
         if self.world_size == 1 or self._heart is not None:
             return
+        self._is_closed = False
         try:
             self._telling = Telling.on(self._store, self.name, patience_s=self.deadline_s)
             heard = Telling.on(self._store, self.name, patience_s=self.deadline_s)
             self._heart = Heart(heard, self.rank, self.deadline_s)
             self._heart.enter(-1)
         except StoreLost as error:
+            self._disconnect()
             raise store_lost(self.name, error) from error
 
     def close(self) -> None:
@@ -117,6 +172,10 @@ class Rendezvous:
 
         Blocks for a moment; may be called twice.
         """
+        self._is_closed = True
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         heart, self._heart = self._heart, None
         telling, self._telling = self._telling, None
         if heart is not None:

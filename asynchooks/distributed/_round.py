@@ -157,8 +157,11 @@ class Round:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.give_up(error or DistributedError("it left without a decision"))
+
+    def give_up(self, cause: BaseException) -> None:
+        """Leave: with what is decided; where nothing is, and this rank is still needed, fail the round."""
         if self._decision is None and (not self._has_arrived or self._meeting.is_first):
-            cause = error if error is not None else DistributedError("it left without a decision")
             text = f"{type(cause).__name__}: {cause}"
             self._tell_failure(self._meeting.rank, text, is_lost=False, is_early=not self._has_arrived)
         try:
@@ -184,7 +187,7 @@ class Round:
         for _ in self._polls(_go_on, meeting.poll_s(is_awaited=True)):
             if not telling.has(self._key("left")):
                 return
-            for rank, why in watch.lost(telling, range(1, meeting.world_size)):
+            for rank, why in watch.lost(telling, range(1, meeting.world_size), may_go_on=True):
                 logger.warning("%s: rank %d did not depart: %s", self._what, rank, why)
                 return
             if time.monotonic() > end_s:

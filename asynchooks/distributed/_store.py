@@ -50,13 +50,21 @@ class Telling:
         """
         telling = cls(None, patience_s)
         clone: Callable[[], Any] | None = getattr(store, "clone", None)
-        own = store if clone is None else telling._ask(clone)
+        try:
+            own = store if clone is None else telling._ask(clone)
+        except StoreLost:
+            telling.close()
+            raise
         telling._store = PrefixStore(f"asynchooks/{name}", own)
         return telling
 
     def close(self) -> None:
         """Let the connection go."""
         self._calls.put(None)
+
+    def hurry(self, patience_s: float) -> None:
+        """Wait for no answer longer than this from now on."""
+        self._patience_s = min(self._patience_s, patience_s)
 
     def set(self, key: str, value: bytes) -> None:
         """Set a small value."""
@@ -139,3 +147,4 @@ def _serve(calls: queue.SimpleQueue[_Call | None]) -> None:
         except BaseException as error:  # noqa: BLE001 - who asked raises it
             call.error = error
         call.is_done.set()
+        del call  # which holds a value, until the next one comes

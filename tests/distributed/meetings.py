@@ -15,7 +15,7 @@ from torch._C._distributed_c10d import TCPStore
 from asynchooks.distributed import Rendezvous, open_rendezvous
 from asynchooks.errors import DistributedError
 
-DEADLINE_S = 2.0
+DEADLINE_S = 1.2
 
 
 def opened(**options: Any) -> Rendezvous:
@@ -94,9 +94,9 @@ def works_on(rank: int) -> str:
 
 
 def works_long(rank: int) -> bytes:
-    with opened(deadline_s=1.0).round("a meeting") as round_:
+    with opened(deadline_s=0.8).round("a meeting") as round_:
         if rank == 1:
-            time.sleep(2.5)  # more than two deadlines of work
+            time.sleep(1.7)  # more than two deadlines of work
         if round_.arrive(b"") is not None:
             round_.decide(b"all are here")
         return round_.decision()
@@ -104,7 +104,7 @@ def works_long(rank: int) -> bytes:
 
 def never_comes(rank: int, folder: str) -> str:
     """Rank 1 lives, and does not take part."""
-    meeting = opened(absent_s=1.0)
+    meeting = opened(absent_s=0.5)
     if rank == 1:
         while not Path(folder, "over").exists():
             time.sleep(0.01)  # another process
@@ -188,6 +188,46 @@ def leaves_one_out(rank: int) -> str:
         meeting.close()
 
 
+def skips_one(rank: int) -> list[str]:
+    """Rank 1 gives up one of two saves before it enters, and skips it from another thread; then all meet."""
+    meeting = opened(deadline_s=60.0)
+    ended = []
+    numbers = [meeting.reserve(), meeting.reserve()]
+    for what, number in zip(("step 1", "step 2"), numbers, strict=True):
+        try:
+            if rank == 1 and what == "step 1":
+                raise ValueError("no memory to stage it")
+            with meeting.round(what, number=number) as round_:
+                if round_.arrive(b"") is not None:
+                    round_.decide(b"done")
+                ended.append(round_.decision().decode())
+        except (ValueError, DistributedError) as error:
+            thread = threading.Thread(target=meeting.skip, args=(what, error), kwargs={"number": number})
+            thread.start()
+            thread.join()
+            ended.append(told(error))
+    meeting.close()
+    return ended
+
+
+def forgets_one(rank: int, folder: str) -> str:
+    """Rank 1 reserves two rounds, and enters the second alone; it lives on."""
+    meeting, over = opened(), Path(folder, "over")
+    numbers = [meeting.reserve(), meeting.reserve()]
+    try:
+        with meeting.round(f"round {rank}", number=numbers[rank]) as round_:
+            if rank == 1:
+                until(over)
+                return ""
+            round_.arrive(b"")
+        return "nothing"
+    except DistributedError as error:
+        return told(error)
+    finally:
+        over.touch()
+        meeting.close()
+
+
 def gives_up_late(rank: int, folder: str) -> str:
     """Rank 1 is stopped when it has arrived and the first has decided; it lives on until the first has departed."""
     meeting = opened(deadline_s=60.0)
@@ -211,7 +251,7 @@ def gives_up_late(rank: int, folder: str) -> str:
 
 def closes_without_coming(rank: int, folder: str) -> str:
     """Rank 1 lives, and has closed its part."""
-    meeting, over = opened(deadline_s=2.0), Path(folder, "over")
+    meeting, over = opened(), Path(folder, "over")
     if rank == 1:
         meeting.close()
         until(over)
@@ -255,7 +295,7 @@ def meets_in_a_store_of_the_first(rank: int, folder: str, number: int) -> tuple[
     else:
         until(port)
         store = TCPStore("127.0.0.1", int(port.read_text()), None, is_master=False, wait_for_workers=False)
-    meeting = Rendezvous(store, rank=rank, world_size=3, name="a store", deadline_s=1.0)
+    meeting = Rendezvous(store, rank=rank, world_size=3, name="a store", deadline_s=DEADLINE_S)
     meeting.start()
     started = Path(folder, f"started.{rank}")
     started.touch()
@@ -276,6 +316,15 @@ def until(path: Path) -> None:
     """Wait for a file of another process."""
     while not path.exists():
         time.sleep(0.005)
+
+
+def names_of_two(rank: int) -> list[str]:
+    names = []
+    for _ in range(2):
+        meeting = opened()
+        names.append(meeting.name)
+        meeting.close()
+    return names
 
 
 class StoppedError(Exception):
