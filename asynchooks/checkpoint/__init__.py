@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Verdict,
     )
     from asynchooks.checkpoint._sharded._reader import ShardReader
+    from asynchooks.checkpoint._sharded._writer import ShardWriter
     from asynchooks.checkpoint._storage import (
         Entry,
         NestingStore,
@@ -60,6 +61,7 @@ __all__ = [
     "restore",
     "restore_latest",
     "ShardReader",
+    "ShardWriter",
     "verify",
     "list_checkpoints",
     "find_latest",
@@ -100,6 +102,7 @@ _MODULES = {
     "_restore._restore": ("find_latest", "list_checkpoints", "read_pointer", "restore", "restore_latest"),
     "_retention": ("KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict"),
     "_sharded._reader": ("ShardReader",),
+    "_sharded._writer": ("ShardWriter",),
     "_storage": (
         "Entry",
         "NestingStore",
