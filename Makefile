@@ -31,6 +31,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/default_hooks.py
 	$(BIN)/python benchmarks/sync_vs_async.py
 	$(BIN)/python benchmarks/checkpoint_peers.py --quick
+	$(BIN)/python benchmarks/rendezvous.py
 	$(BIN)/python benchmarks/scale_model.py --quick
 
 $(BIN)/python:

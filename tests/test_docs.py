@@ -27,6 +27,7 @@ def blocks(path: Any) -> Any:
     return re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")  # DCP's, in one process
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_code_blocks_run(path: Any, tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)  # the blocks use relative paths, as a reader would
@@ -70,7 +71,7 @@ def test_the_readmes_configuration_is_trained_resumed_and_explained(tmp_path: An
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
 
-    assert len(commands) == 5
+    assert len(commands) == 5  # those under torchrun are tests/distributed/test_readme.py's
     assert {"epoch_4.pth", "epoch_5.pth"} <= {
         checkpoint.name for checkpoint in list_checkpoints("work_dirs/17")
     }

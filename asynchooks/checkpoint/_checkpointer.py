@@ -224,8 +224,6 @@ class Checkpointer:
         from asynchooks.checkpoint._sharded._saving import Party, take_part
 
         party = self._party = self._party or Party.alone()
-        if party.meeting.is_first:
-            await transfer.call(self._ownership.claim, stoppable=True)
         told = await transfer.call(
             partial(
                 take_part,
@@ -236,6 +234,7 @@ class Checkpointer:
                 what=f"step {request.step}: {url_of(self._store, request.name)}",
                 progress=transfer.progress,
                 span=partial(self._span, "persist", request.step, request.name),
+                claim=self._ownership.claim,
                 commit=partial(self._commit_shards, request, transfer),
             ),
             stoppable=True,

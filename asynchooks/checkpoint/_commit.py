@@ -63,6 +63,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _FEW = 16
+_MANY, _PARALLEL_DELETES = 256, 64  # the files of many ranks, which all wait for it (benchmarks/scale.md)
 _WORDS: Mapping[Layout, str] = {"single": "single-file", "sharded": "sharded"}
 
 
@@ -196,7 +197,8 @@ def delete_files(store: Store, names: Sequence[str], *, progress: Progress = unl
         for name in names:
             delete(name)
         return
-    with ThreadPoolExecutor(store.parallel_reads, thread_name_prefix="asynchooks-delete") as threads:
+    parallel = store.parallel_reads if len(names) < _MANY else _PARALLEL_DELETES
+    with ThreadPoolExecutor(parallel, thread_name_prefix="asynchooks-delete") as threads:
         deletions = [threads.submit(delete, name) for name in names]
         try:
             for deletion in deletions:

@@ -13,7 +13,8 @@ from asynchooks.distributed._control import (
 )
 from asynchooks.distributed._open import open_rendezvous
 from asynchooks.distributed._ranks import is_distributed, is_first_rank, rank, world_size
-from asynchooks.distributed._rendezvous import Rendezvous, Round
+from asynchooks.distributed._rendezvous import Rendezvous
+from asynchooks.distributed._round import Round
 from asynchooks.distributed._votes import Votes
 
 __all__ = [

@@ -6,16 +6,18 @@ every rank calls, on the training thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from asynchooks.distributed._ranks import is_distributed, rank, world_size
-from asynchooks.errors import RankFailedError
+from asynchooks.errors import DistributedError, RankFailedError
 
 __all__ = [
+    "answered",
     "any_rank",
     "broadcast_object",
     "control_group",
@@ -51,7 +53,9 @@ def broadcast_object(value: T, *, source: int = 0) -> T:
     if _is_alone():
         return value
     values: list[Any] = [value]
-    dist.broadcast_object_list(values, src=source, group=control_group())
+    group = control_group()
+    with answered():
+        dist.broadcast_object_list(values, src=source, group=group)
     told: T = values[0]
     return told
 
@@ -61,7 +65,9 @@ def gather_objects(value: T) -> list[T]:
     if _is_alone():
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value, group=control_group())
+    group = control_group()
+    with answered():
+        dist.all_gather_object(values, value, group=group)
     return values
 
 
@@ -71,7 +77,8 @@ def gather_to_first(value: T) -> list[T] | None:
     if group is None:
         return [value]
     values: list[Any] | None = [None] * world_size() if rank() == 0 else None
-    dist.gather_object(value, values, dst=0, group=group)
+    with answered():
+        dist.gather_object(value, values, dst=0, group=group)
     return values
 
 
@@ -80,7 +87,9 @@ def any_rank(flag: bool) -> bool:  # noqa: FBT001 - its only argument
     if _is_alone():
         return flag
     vote = torch.tensor([flag], dtype=torch.uint8)
-    dist.all_reduce(vote, op=dist.ReduceOp.MAX, group=control_group())
+    group = control_group()
+    with answered():
+        dist.all_reduce(vote, op=dist.ReduceOp.MAX, group=group)
     return bool(vote)
 
 
@@ -97,7 +106,8 @@ def decided_by_first(mine: T, decide: Callable[[list[T]], Sequence[Any]]) -> Any
     everyone = gather_to_first(mine)
     answers = [*decide(everyone)] if everyone is not None else None
     answer: list[Any] = [None]
-    dist.scatter_object_list(answer, answers, src=0, group=group)
+    with answered():
+        dist.scatter_object_list(answer, answers, src=0, group=group)
     return answer[0]
 
 
@@ -154,6 +164,21 @@ def tried_by_all(what: str, attempt: Callable[[], T]) -> T:
         if text is not None:
             raise RankFailedError(f"rank {number} could not {what}: {text}", rank=number)
     return result  # type: ignore[no-any-return]
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Say what it means that a collective of the control group fails.
+
+    Raises:
+        DistributedError: a rank has ended, or has not taken part in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise DistributedError(
+            f"the ranks cannot agree: one of them has ended or hangs ({str(error).partition(chr(10))[0]})."
+        ) from error
 
 
 def _is_alone() -> bool:

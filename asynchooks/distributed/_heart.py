@@ -6,6 +6,7 @@ round it is in; whether its work gets on is for the work's own deadline to say.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -15,7 +16,11 @@ from asynchooks.distributed._store import StoreLost, Telling
 
 __all__ = ["Heart", "Watch"]
 
+logger = logging.getLogger(__name__)
+
 _BEATS_PER_DEADLINE = 10
+_CLOSED = "closed"
+_STOP_S = 1.0
 
 
 class Heart:
@@ -50,10 +55,18 @@ class Heart:
             self._thread.start()
 
     def stop(self) -> None:
-        """Stop beating."""
+        """Stop beating, and say so: who waits for this rank in a round that it never entered waits no longer."""
         self._stopped.set()
+        self._telling.hurry(_STOP_S)
         if self._thread.is_alive():
-            self._thread.join(1.0)
+            self._thread.join(_STOP_S)
+        try:
+            with self._lock:
+                self._telling.set(self._key, f"{self._round}:{_CLOSED}".encode())
+                self._telling.has(self._key)  # answered: it is there
+        except StoreLost as error:
+            logger.debug("rank's heart stopped unheard: %s", error)
+        self._telling.close()
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval_s):
@@ -72,7 +85,7 @@ class Heart:
 class _Seen:
     beat: bytes
     since_s: float
-    is_here: bool
+    number: int
 
 
 class Watch:
@@ -92,8 +105,15 @@ class Watch:
         self._looked_s = self._began_s
         self._seen: dict[int, _Seen] = {}
 
-    def lost(self, telling: Telling, ranks: Sequence[int]) -> list[tuple[int, str]]:
+    def lost(
+        self, telling: Telling, ranks: Sequence[int], *, may_go_on: bool = False
+    ) -> list[tuple[int, str]]:
         """Those of these ranks that are lost, and why; none where it is too early to look again.
+
+        Args:
+            telling: the connection.
+            ranks: that are awaited.
+            may_go_on: whether a rank that is in a later round has done its part of this one.
 
         Raises:
             StoreLost: the store is gone.
@@ -107,18 +127,30 @@ class Watch:
             beats = telling.get_all(keys)
         else:  # some have never beaten
             beats = [telling.get(key) if telling.has(key) else b"" for key in keys]
-        reasons = [(rank, self._why_lost(rank, beat, now_s)) for rank, beat in zip(ranks, beats, strict=True)]
+        reasons = [
+            (rank, self._why_lost(rank, beat, now_s, may_go_on))
+            for rank, beat in zip(ranks, beats, strict=True)
+        ]
         return [(rank, why) for rank, why in reasons if why is not None]
 
-    def _why_lost(self, rank: int, beat: bytes, now_s: float) -> str | None:
+    def _why_lost(self, rank: int, beat: bytes, now_s: float, may_go_on: bool) -> str | None:  # noqa: FBT001
         seen = self._seen.get(rank)
         if seen is None or seen.beat != beat:
-            is_here = bool(beat) and int(beat.partition(b":")[0]) >= self._number
-            seen = self._seen[rank] = _Seen(beat, now_s if beat else self._began_s, is_here)
+            number = int(beat.partition(b":")[0]) if beat else -1
+            seen = self._seen[rank] = _Seen(beat, now_s if beat else self._began_s, number)
+        if seen.number > self._number:
+            return (
+                None
+                if may_go_on
+                else "it went on to a later round, and neither came to this one nor skipped it"
+            )
+        is_here = seen.number == self._number
+        if not is_here and beat.endswith(_CLOSED.encode()):
+            return "it has closed its part of the rendezvous, and did not come"
         still_s, absent_s = now_s - seen.since_s, now_s - self._began_s
         if still_s > self._deadline_s:
             return f"its process gave no sign of life for {still_s:.1f} s (deadline_s={self._deadline_s:g})"
-        if not seen.is_here and absent_s > self._absent_s:
+        if not is_here and absent_s > self._absent_s:
             return f"it lives, but did not come for {absent_s:.1f} s (absent_s={self._absent_s:g})"
         return None
 

@@ -2,17 +2,18 @@
 
 Decides when an answer is read: a vote that is cast at one iteration is read at the next, by which time it has
 travelled beside the step. All ranks read the same answer at the same iteration, so what follows from it they do
-together. A vote takes 60 us of the training thread on 2 and on 4 ranks (2 cores, torch 2.13, November 2026).
+together. What a vote costs stands in this folder's README.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from asynchooks.errors import DistributedError
+from asynchooks.distributed._control import answered
 
 __all__ = ["Votes"]
 
@@ -22,13 +23,23 @@ _BITS = 31
 class Votes:
     """Flags that any rank may raise, and all hear of. Training thread; every rank casts at the same points.
 
+    Settle before leaving: a process that ends in the midst of a vote fails it for the others.
+
     Args:
         group: a gloo group that nothing else uses while a vote is under way: see `control_group`; None for a process
             without ranks, which agrees with itself at once.
+        timeout_s: how long a vote may take, and so how far ranks may be apart in their steps. A rank that has ended
+            is noticed at once; one that hangs, or whose machine is gone, after so long.
     """
 
-    def __init__(self, group: Any) -> None:
+    def __init__(self, group: Any, *, timeout_s: float = 600.0) -> None:
+        if not timeout_s > 0:
+            raise ValueError(f"timeout_s={timeout_s} must be above 0")
         self._group = group
+        self._options = dist.AllreduceOptions()
+        self._options.reduceOp = dist.ReduceOp(dist.ReduceOp.BOR)
+        # of the operation, and not of the wait: the group's thread gives it up too, and the process can end
+        self._options.timeout = timedelta(seconds=timeout_s)
         self._flags = torch.zeros(1, dtype=torch.int32)
         self._under_way: Any = None
 
@@ -47,9 +58,8 @@ class Votes:
         if flags >> _BITS:
             raise ValueError(f"flags={flags:#x} has more than {_BITS} bits")
         self._flags.fill_(flags)
-        self._under_way = self._heard(
-            lambda: dist.all_reduce(self._flags, op=dist.ReduceOp.BOR, group=self._group, async_op=True)
-        )
+        with answered():
+            self._under_way = self._group.allreduce([self._flags], self._options)
         return agreed
 
     def settle(self) -> int:
@@ -61,13 +71,6 @@ class Votes:
         vote, self._under_way = self._under_way, None
         if vote is None:
             return 0
-        self._heard(vote.wait)
+        with answered():
+            vote.wait()
         return int(self._flags)
-
-    def _heard(self, call: Any) -> Any:
-        try:
-            return call()
-        except RuntimeError as error:
-            raise DistributedError(
-                f"the ranks cannot agree: one of them has ended or hangs ({str(error).partition(chr(10))[0]})."
-            ) from error

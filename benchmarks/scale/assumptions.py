@@ -72,6 +72,7 @@ class Layout:
         partitions: that the store has split the folder's names into; 1 for a folder that is new.
         ranks_per_file: how many ranks' data one of them writes.
         paced: each rank spaces its requests so that all together stay at 90 % of the store's limit.
+        in_turns: each rank begins when those before it can have sent their requests at that rate.
         fan_in: ranks that arrive at one.
         compact: a rank's result is its files' sizes and checksums; names and offsets follow from the cached plan.
         deletes: who deletes the replaced save's files: the first rank before it decides, with so many at a time;
@@ -86,6 +87,7 @@ class Layout:
     partitions: int = 1
     ranks_per_file: int = 1
     paced: bool = False
+    in_turns: bool = False
     fan_in: int = 64
     compact: bool = False
     deletes: int = 8

@@ -67,12 +67,12 @@ def scenes(*, quick: bool) -> Iterator[Scene]:
     most = sizes[-1]
     for ranks in sizes:
         for mb in (8, 64, 128, 512):
-            for paced in (False, True):
+            for how in ("", ", paced", ", in turns"):
                 if ranks * (400 // mb + 2) > 500_000:
                     continue  # its floor alone is told
-                layout = Layout(part_bytes=mb * MB, paced=paced)
-                label = f"{mb} MB{', paced' if paced else ''}"
-                fails = not paced and ranks > 4096  # and takes long
+                layout = Layout(part_bytes=mb * MB, paced="paced" in how, in_turns="turns" in how)
+                label = f"{mb} MB{how}"
+                fails = not how and ranks > 4096  # and takes long
                 for seed in range(1 if fails else _seeds(ranks, quick=quick)):
                     yield Scene("data", label, Job(ranks), layout, seed, meets=False)
     for partitions, ranks_per_file in ((1, 8), (16, 1)):

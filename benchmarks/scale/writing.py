@@ -108,7 +108,11 @@ def write_data(job: Job, layout: Layout, costs: ObjectCosts, seed: int) -> Writt
             yield from send(writer, partition, waiting.pop(), slowness, bps)
 
     def write(writer: int) -> Steps:
-        yield env.timeout(abs(rng.gauss(0.0, costs.start_spread_s)))
+        requests = 2 + -(-nbytes // layout.part_bytes)
+        turn_s = (
+            writer * requests / (0.9 * costs.writes_per_s * layout.partitions) if layout.in_turns else 0.0
+        )
+        yield env.timeout(turn_s + abs(rng.gauss(0.0, costs.start_spread_s)))
         node = writer * layout.ranks_per_file // costs.ranks_per_node
         slowness = costs.slow_node_factor if node in slow else 1.0
         partition = writer % layout.partitions

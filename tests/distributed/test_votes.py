@@ -1,5 +1,7 @@
 """Votes: flags that any rank may raise, heard by all at the same vote."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -69,6 +71,42 @@ def votes_without_one(rank: int, folder: str) -> str:
     return "nothing"
 
 
+def votes_beside_one_that_hangs(rank: int) -> tuple[str, float]:
+    votes = Votes(control_group(), timeout_s=1.0)
+    votes.cast(0)
+    votes.settle()
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    votes.cast(0)
+    start_s = time.monotonic()
+    try:
+        votes.settle()
+    except DistributedError as error:
+        return str(error), time.monotonic() - start_s
+    return "nothing", 0.0
+
+
+def leaves_with_a_vote(rank: int, destroys: bool) -> None:
+    """Rank 0 casts one more than rank 1; both end."""
+    votes = Votes(control_group())
+    votes.cast(0)
+    votes.settle()
+    if rank == 0:
+        votes.cast(0)
+    if not destroys:
+        raise SystemExit(0)
+
+
+def talks_to_one_that_died(rank: int) -> str:
+    gather_objects(rank)
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        return str(gather_objects(rank))
+    except DistributedError as error:
+        return str(error)
+
+
 def test_all_hear_at_the_next_vote_what_any_rank_raised() -> None:
     assert run_ranks(3, votes_of) == [[0, 0, 0, 0b111, 0, 0]] * 3
 
@@ -100,3 +138,35 @@ def test_a_rank_that_died_fails_the_vote_of_the_others(tmp_path: Path) -> None:
         outcomes = ranks.outcomes(30)
 
     assert "one of them has ended or hangs" in outcomes[0].result
+
+
+@pytest.mark.crash
+def test_a_rank_that_hangs_fails_the_vote_of_the_others_after_its_timeout() -> None:
+    with Ranks(2, votes_beside_one_that_hangs) as ranks:
+        ranks.wait([0], timeout_s=20)
+        ranks.kill(1)
+        outcome, _ = ranks.outcomes(20)
+    text, elapsed_s = outcome.result
+
+    assert "one of them has ended or hangs" in text
+    assert elapsed_s < 5
+    assert outcome.exit_code == 0
+
+
+@pytest.mark.parametrize("destroys", [True, False])
+def test_a_process_ends_quietly_with_a_vote_under_way(
+    destroys: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Ranks(2, leaves_with_a_vote, destroys) as ranks:
+        outcomes = ranks.outcomes(10)
+
+    assert [outcome.exit_code for outcome in outcomes] == [0, 0]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.crash
+def test_small_objects_cannot_reach_a_rank_that_died() -> None:
+    with Ranks(2, talks_to_one_that_died) as ranks:
+        outcome, _ = ranks.outcomes(20)
+
+    assert "one of them has ended or hangs" in outcome.result

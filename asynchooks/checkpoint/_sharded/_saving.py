@@ -16,7 +16,7 @@ from asynchooks.checkpoint._content import digest
 from asynchooks.checkpoint._sharded._datafile import data_name, write_data
 from asynchooks.checkpoint._sharded._metadata import encode_metadata
 from asynchooks.checkpoint._sharded._results import Teller, Told
-from asynchooks.checkpoint._storage import nesting
+from asynchooks.checkpoint._storage import Share, nesting, shared
 from asynchooks.distributed import Rendezvous
 from asynchooks.errors import CheckpointError, DistributedError
 
@@ -66,6 +66,7 @@ def take_part(
     what: str,
     progress: Progress,
     span: Callable[[int], AbstractContextManager[None]],
+    claim: Callable[[], None],
     commit: Commit,
 ) -> bytes:
     """Take part in one save of all ranks; return what the first one says of it. Worker thread; blocks.
@@ -77,6 +78,7 @@ def take_part(
         name: of the checkpoint.
         what: names the save in messages.
         span: of the persisting, given the file's length.
+        claim: called on the first rank before anything is written; what it raises fails the save on all ranks.
         progress: told what the store has taken, and of 1 now and then while this rank waits; what it raises before
             the commit stops the save, on all ranks.
         commit: called on the first rank when all data is durable.
@@ -86,7 +88,7 @@ def take_part(
         RankFailedError, RankLostError: another one could not, or died.
     """
     meeting = party.meeting
-    folder = nesting(store).folder(name)
+    folder = shared(nesting(store).folder(name), Share(meeting.rank, meeting.world_size))
     with meeting.round(what) as round_:
         save_id = digest([f"{party.session}/{name}/{round_.number}".encode()])
         own = data_name(meeting.rank, save_id)
@@ -96,6 +98,8 @@ def take_part(
             round_.beat()
 
         with _clearing(folder, own, party):
+            if meeting.is_first:
+                claim()
             shards.wait()  # first: laying out reads what is strided, and pickles what objects hold
             content, places = shards.lay_out()
             with span(content.nbytes):

@@ -14,11 +14,14 @@ from asynchooks.checkpoint._storage._store import (
     Entry,
     NestingStore,
     Progress,
+    Share,
+    SharedStore,
     Store,
     UploadingStore,
     nesting,
     read_all,
     scatter,
+    shared,
     unlimited,
 )
 
@@ -28,6 +31,8 @@ __all__ = [
     "NestingStore",
     "OwnerFile",
     "Progress",
+    "Share",
+    "SharedStore",
     "Stopped",
     "Store",
     "UploadingStore",
@@ -38,6 +43,7 @@ __all__ = [
     "owner_file",
     "read_all",
     "scatter",
+    "shared",
     "store_options",
     "unlimited",
 ]

@@ -7,8 +7,10 @@ content into parts and turns the answers into entries.
 from __future__ import annotations
 
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._manifest import check_name
 from asynchooks.checkpoint._storage._errors import Guard
 from asynchooks.checkpoint._storage._object_owner import ObjectOwnerFile
-from asynchooks.checkpoint._storage._store import Entry, Progress, nothing, scatter, unlimited
+from asynchooks.checkpoint._storage._store import ALONE, Entry, Progress, Share, nothing, scatter, unlimited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +36,11 @@ __all__ = ["ObjectStore"]
 logger = logging.getLogger(__name__)
 
 _PART_BYTES = 8 * 2**20
+_PARTS_OF_MANY = {64: 64 * 2**20, 4097: 128 * 2**20}
+"""From so many processes on that write at once: their requests are what a bucket limits (benchmarks/scale.md)."""
+_REQUESTS_PER_S = 3_150
+"""Of all of them together: nine tenths of what S3 takes for one prefix."""
+_LEAST_WAIT_S = 0.1
 _PARTS_IN_FLIGHT = 4
 _MAX_PARTS = 9_000  # S3 takes 10,000
 _PARALLEL_READS = 8
@@ -70,6 +77,7 @@ class ObjectStore:
         self._guard = Guard(url, secrets=secrets)
         self._insisting = replace(self._guard, attempts=_INSISTING_ATTEMPTS)
         self._answers_ranges = True
+        self._share = ALONE
 
     @property
     def url(self) -> str:
@@ -91,7 +99,8 @@ class ObjectStore:
     ) -> None:
         """Upload; the object appears when the upload is completed, and a stopped upload is aborted."""
         with self._guard.translated("write", name):
-            part_bytes = max(_PART_BYTES, -(-content.nbytes // _MAX_PARTS))
+            part_bytes = self._part_bytes(content.nbytes)
+            self._wait_for_turn(2 + -(-content.nbytes // part_bytes), progress)
             if content.nbytes <= part_bytes:
                 progress(content.nbytes)  # before: what it raises must leave nothing visible
                 before_visible()
@@ -165,6 +174,16 @@ class ObjectStore:
         folder._answers_ranges = self._answers_ranges
         return folder
 
+    def shared(self, share: Share) -> ObjectStore:
+        """The same prefix. Its parts are larger, the more processes write; they begin one after the other.
+
+        Each begins when those before it can have sent all their requests at the rate that the store takes. Larger
+        parts hold more memory: four of them are under way at once.
+        """
+        one = copy(self)
+        one._share = share  # noqa: SLF001 - its own kind
+        return one
+
     def folders(self) -> Collection[str]:
         """The prefixes below, up to the next slash."""
         with self._guard.translated("list", ""):
@@ -177,6 +196,20 @@ class ObjectStore:
     @property
     def _prefix(self) -> str | None:
         return self._inside.rstrip("/") or None
+
+    def _part_bytes(self, nbytes: int) -> int:
+        least = max((size for many, size in _PARTS_OF_MANY.items() if many <= self._share.writers), default=0)
+        return max(_PART_BYTES, least, -(-nbytes // _MAX_PARTS))
+
+    def _wait_for_turn(self, requests: int, progress: Progress) -> None:
+        """Wait until the requests of the processes before this one are over, at the rate that the store takes."""
+        wait_s = self._share.writer * requests / _REQUESTS_PER_S
+        if wait_s < _LEAST_WAIT_S:
+            return
+        end_s = time.monotonic() + wait_s
+        while (left_s := end_s - time.monotonic()) > 0:
+            progress(1)
+            time.sleep(min(left_s, _LEAST_WAIT_S))
 
     def _path(self, name: str) -> str:
         return self._inside + name

@@ -24,7 +24,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._storage._errors import Guard
 from asynchooks.checkpoint._storage._owner_file import OwnerFile, owner_file
-from asynchooks.checkpoint._storage._store import Entry, Progress, nesting, nothing, unlimited
+from asynchooks.checkpoint._storage._store import (
+    ALONE,
+    Entry,
+    Progress,
+    Share,
+    nesting,
+    nothing,
+    shared,
+    unlimited,
+)
 from asynchooks.checkpoint._storage._writer import Writer, WriterLostError, WriterStartError
 from asynchooks.errors import ConfigError
 
@@ -96,6 +105,7 @@ class ProcessStore:
     ) -> None:
         self._inner = inner
         self._inside: tuple[str, ...] = ()
+        self._share = ALONE
         self._guard = Guard(inner.url, secrets=secrets)
         self._desk = _Desk(
             inner.url,
@@ -167,6 +177,12 @@ class ProcessStore:
         folder._inside, folder._desk = (*self._inside, name), self._desk
         return folder
 
+    def shared(self, share: Share) -> ProcessStore:
+        """The inner store's, with the same writer process."""
+        one = ProcessStore(shared(self._inner, share), {}, secrets=self._guard.secrets)
+        one._inside, one._desk, one._share = self._inside, self._desk, share
+        return one
+
     def folders(self) -> Collection[str]:
         """The inner store's."""
         return nesting(self._inner).folders()
@@ -190,7 +206,7 @@ class ProcessStore:
             with self._guard.translated("write", name, attempts=attempt):
                 try:
                     failure = self._desk.ready_writer().put(
-                        name, content, progress, before_visible, inside=self._inside
+                        name, content, progress, before_visible, inside=self._inside, share=self._share
                     )
                 except WriterStartError as error:
                     self._desk.warn(str(error))

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from asynchooks.checkpoint._content import Content
 
 __all__ = [
+    "ALONE",
     "Entry",
     "NestingStore",
+    "Share",
+    "SharedStore",
     "Progress",
     "Store",
     "Upload",
     "nesting",
+    "shared",
     "nothing",
     "read_all",
     "scatter",
@@ -174,6 +178,35 @@ class NestingStore(Store, Protocol):
         Where the store cannot look and remove at once, an instant remains in which a file may be lost: nobody may
         write to the folder meanwhile.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which of several processes this is that write into a folder at once.
+
+    Attributes:
+        writer: its number.
+        writers: how many there are.
+    """
+
+    writer: int = 0
+    writers: int = 1
+
+
+ALONE = Share()
+
+
+@runtime_checkable
+class SharedStore(Protocol):
+    """A store that takes so many requests per second, and can have several processes take their turns."""
+
+    def shared(self, share: Share) -> Store:
+        """The same folder, for one of several processes that write large files into it at the same time."""
+
+
+def shared(store: Store, share: Share) -> Store:
+    """The store for one of several processes that write into it at once; the same one where that changes nothing."""
+    return store.shared(share) if share.writers > 1 and isinstance(store, SharedStore) else store
 
 
 def nesting(store: Store) -> NestingStore:

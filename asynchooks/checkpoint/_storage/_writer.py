@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynchooks import errors
 from asynchooks.checkpoint._capture._staging import shared_staging
+from asynchooks.checkpoint._storage._store import ALONE, Share
 from asynchooks.checkpoint._storage._wire import Wire, WireClosedError
 from asynchooks.errors import AsyncHooksError, CheckpointError, ConfigError, StorageError
 
@@ -125,10 +126,12 @@ class Writer:
         before_visible: Callable[[], None],
         *,
         inside: Sequence[str] = (),
+        share: Share = ALONE,
     ) -> AsyncHooksError | None:
         """Have it write a whole file, and return the store's error if there is one.
 
-        `inside` names the folder in the store that it has opened, one component after the other.
+        `inside` names the folder in the store that it has opened, one component after the other; `share`
+        which of the processes this is that write there.
 
         Raises:
             WriterLostError: it ended or went silent; it is gone now.
@@ -138,7 +141,7 @@ class Writer:
         put = _Put(self._orders, self._wire, progress, before_visible)
         try:
             os.ftruncate(self._log, 0)
-            self._order(name, content, inside)
+            self._order(name, content, inside, share)
             failure = self._serve(put)
         except WireClosedError as error:
             reason = self._epitaph(error)
@@ -185,7 +188,7 @@ class Writer:
                 case _:
                     raise WireClosedError(f"it said {fields}")
 
-    def _order(self, name: str, content: Content, inside: Sequence[str]) -> None:
+    def _order(self, name: str, content: Content, inside: Sequence[str], share: Share) -> None:
         """The order, with the descriptors of shared memory instead of the bytes in it."""
         staging = shared_staging()
         pieces: list[tuple[int, int, int]] = []
@@ -201,7 +204,13 @@ class Writer:
                     descriptors.append(place.descriptor)
                 pieces.append((descriptors.index(place.descriptor), place.offset, buffer.nbytes))
         self._wire.send(
-            {"put": name, "inside": inside, "id": self._orders, "pieces": pieces},
+            {
+                "put": name,
+                "inside": inside,
+                "share": [share.writer, share.writers],
+                "id": self._orders,
+                "pieces": pieces,
+            },
             descriptors=descriptors,
             body=body,
         )

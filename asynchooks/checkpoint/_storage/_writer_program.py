@@ -23,7 +23,7 @@ import fsspec
 import fsspec.config
 
 from asynchooks.checkpoint._content import Content
-from asynchooks.checkpoint._storage import Stopped, nesting, open_store
+from asynchooks.checkpoint._storage import Share, Stopped, nesting, open_store, shared
 from asynchooks.checkpoint._storage._errors import Guard, redact_url
 from asynchooks.checkpoint._storage._wire import Wire, WireClosedError
 from asynchooks.errors import AsyncHooksError
@@ -100,6 +100,7 @@ class _Program:
         store = self._store
         for folder in order.fields["inside"]:
             store = nesting(store).folder(folder)
+        store = shared(store, Share(*order.fields["share"]))
         store.put(name, content, progress=self._tell, before_visible=self._ask)
 
     def _opened(self) -> Store:

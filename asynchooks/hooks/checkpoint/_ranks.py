@@ -49,4 +49,4 @@ def open_party(url: str, *, deadline_s: float) -> Party | None:
     if world_size() == 1:
         return None
     session = broadcast_object(uuid.uuid4().hex)
-    return Party(open_rendezvous(f"checkpoints/{url}/{session}", deadline_s=deadline_s), session)
+    return Party(open_rendezvous(f"checkpoints/{url}", deadline_s=deadline_s), session)
