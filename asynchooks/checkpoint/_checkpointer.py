@@ -224,21 +224,19 @@ class Checkpointer:
         from asynchooks.checkpoint._sharded._saving import Party, take_part
 
         party = self._party = self._party or Party.alone()
-        told = await transfer.call(
-            partial(
-                take_part,
-                party,
-                self._store,
-                cast("ShardSnapshot", request.snapshot),
-                name=request.name,
-                what=f"step {request.step}: {url_of(self._store, request.name)}",
-                progress=transfer.progress,
-                span=partial(self._span, "persist", request.step, request.name),
-                claim=self._ownership.claim,
-                commit=partial(self._commit_shards, request, transfer),
-            ),
-            stoppable=True,
+        part = partial(
+            take_part,
+            party,
+            self._store,
+            cast("ShardSnapshot", request.snapshot),
+            name=request.name,
+            what=f"step {request.step}: {url_of(self._store, request.name)}",
+            progress=transfer.progress,
+            span=partial(self._span, "persist", request.step, request.name),
+            claim=self._ownership.claim,
+            commit=partial(self._commit_shards, request, transfer),
         )
+        told = await transfer.call(part, stoppable=True, left_behind=party.give_up)
         return CheckpointInfo.from_json(told)
 
     def _commit_shards(
@@ -248,7 +246,7 @@ class Checkpointer:
         nfiles = len(files) + 1
         draft = replace(self._draft(request, save_id), world_size=len(files))
         manifest = replace(draft, files=(*files, metadata_file(metadata, nfiles=nfiles)))
-        renew = partial(self._ownership.renew, request.step)
+        renew = transfer.unless_abandoned(partial(self._ownership.renew, request.step))
         transfer.must_finish()
         with self._span("commit", request.step, request.name, manifest.nbytes):
             check_layout(self._store, request.name, "sharded")

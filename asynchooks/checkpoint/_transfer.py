@@ -7,6 +7,7 @@ its system call does.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -66,6 +67,16 @@ class Transfer:
         self.progress(0)
         self._stoppable = False
 
+    def unless_abandoned(self, function: Callable[[], None]) -> Callable[[], None]:
+        """The function, for a call that may be left behind: then it raises `Stopped` and does nothing. Any thread."""
+
+        def guarded() -> None:
+            if self._abandoned:
+                raise Stopped
+            function()
+
+        return guarded
+
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run the whole work shielded: cancellation stops the stoppable call in it, and nothing else.
 
@@ -88,8 +99,20 @@ class Transfer:
             raise failures[0]
         return results[0]
 
-    async def call(self, function: Callable[[], T], *, stoppable: bool = False) -> T:
-        """Run one blocking call in a worker thread. Only inside `run`."""
+    async def call(
+        self,
+        function: Callable[[], T],
+        *,
+        stoppable: bool = False,
+        left_behind: Callable[[Exception], None] | None = None,
+    ) -> T:
+        """Run one blocking call in a worker thread. Only inside `run`.
+
+        Args:
+            function: the call.
+            stoppable: whether a cancellation stops it.
+            left_behind: called in another worker thread when the call is abandoned, with the error.
+        """
         if stoppable and self._stop:
             raise Stopped
         with CancelScope(shield=True) as scope:
@@ -100,12 +123,15 @@ class Transfer:
             finally:
                 self._scope = None
         self._abandoned = True
-        if self._stop and stoppable:
-            raise Stopped
-        raise StorageUnavailableError(
+        error: Exception = StorageUnavailableError(
             f"{self._what}: the store made no progress for {self._deadline_s:g} s; gave up waiting. "
             "Check that it is up and reachable, or raise deadline_s."
         )
+        if self._stop and stoppable:
+            error = Stopped()
+        if left_behind is not None:
+            await self.call(partial(left_behind, error))
+        raise error
 
     async def _watch(self) -> None:
         """Move the running call's deadline on as long as bytes move; stop it when the save is cancelled."""

@@ -63,6 +63,7 @@ class Round:
         self._decision: bytes | None = None
         self._has_told = False
         self._is_cut_off = False
+        self._has_left = False
         self._has_arrived = False
 
     # ---- what a rank does ----
@@ -160,7 +161,13 @@ class Round:
         self.give_up(error or DistributedError("it left without a decision"))
 
     def give_up(self, cause: BaseException) -> None:
-        """Leave: with what is decided; where nothing is, and this rank is still needed, fail the round."""
+        """Leave: with what is decided; where nothing is, and this rank is still needed, fail the round.
+
+        Any thread: another one than the round's where that is held and left behind. The first time counts.
+        """
+        if self._has_left:
+            return
+        self._has_left = True
         if self._decision is None and (not self._has_arrived or self._meeting.is_first):
             text = f"{type(cause).__name__}: {cause}"
             self._tell_failure(self._meeting.rank, text, is_lost=False, is_early=not self._has_arrived)

@@ -92,11 +92,11 @@ class Saver:
             snapshot, **{"name": SAVES[step], "step": step, "pointer": "last", "keep": KeepLast(1), **options}
         )
 
-    def told_of(self, step: int) -> tuple[str, float]:
+    def told_of(self, step: int, **options: Any) -> tuple[str, float]:
         """Save; return what the rank is told of it, and after how long."""
         start_s = time.monotonic()
         try:
-            told = f"saved {self.save(step).step}"
+            told = f"saved {self.save(step, **options).step}"
         except AsyncHooksError as error:
             told = f"{type(error).__name__}({getattr(error, 'rank', None)}): {error}"
         return told, time.monotonic() - start_s

@@ -7,6 +7,7 @@ known that nobody commits it any more. How the first rank commits is the checkpo
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from asynchooks.checkpoint._sharded._datafile import data_name, write_data
 from asynchooks.checkpoint._sharded._metadata import encode_metadata
 from asynchooks.checkpoint._sharded._results import Teller, Told
 from asynchooks.checkpoint._storage import Share, nesting, shared
-from asynchooks.distributed import Rendezvous
+from asynchooks.distributed import Rendezvous, Round
 from asynchooks.errors import CheckpointError, DistributedError
 
 if TYPE_CHECKING:
@@ -46,6 +47,30 @@ class Party:
     session: str
     teller: Teller = field(default_factory=Teller)
     told: Told = field(default_factory=Told)
+    _held: Round | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @contextmanager
+    def holding(self, round_: Round) -> Iterator[None]:
+        """While this rank does what a store may hold for ever: others can be told by `give_up`. Worker thread."""
+        with self._lock:
+            self._held = round_
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._held is round_:
+                    self._held = None
+
+    def give_up(self, error: BaseException) -> None:
+        """Tell the others that this rank's thread is held by its store and left behind. Another thread; is quick.
+
+        Without it they would wait for as long as this process lives.
+        """
+        with self._lock:
+            held, self._held = self._held, None
+        if held is not None:
+            held.give_up(error)
 
     @classmethod
     def alone(cls) -> Party:
@@ -97,26 +122,29 @@ def take_part(
             progress(nbytes)
             round_.beat()
 
-        with _clearing(folder, own, party):
+        with _clearing(folder, own, party, round_), party.holding(round_):
             if meeting.is_first:
                 claim()
             shards.wait()  # first: laying out reads what is strided, and pickles what objects hold
             content, places = shards.lay_out()
             with span(content.nbytes):
                 file = write_data(folder, own, content, nfiles=meeting.world_size + 1, progress=progress_here)
+            progress(0)  # the store may have held this thread for so long that nobody waits for it any more
             payload = party.teller.tell(file, places, shards.plan)
             payloads = round_.arrive(payload, progress=lambda _: progress(1))
-        if payloads is not None:
-            files, metadata = party.told.gather(payloads, shards.plan, what)
-            round_.decide(commit(files, encode_metadata(metadata), save_id))
-        with _hearing(folder, own, party):
+        with _hearing(folder, own, party, round_):
+            if payloads is not None:
+                with party.holding(round_):
+                    files, metadata = party.told.gather(payloads, shards.plan, what)
+                    committed = commit(files, encode_metadata(metadata), save_id)
+                round_.decide(committed)
             decision = round_.decision(progress=lambda _: progress(1))
         party.teller.heard()
         return decision
 
 
 @contextmanager
-def _clearing(folder: Store, own: str, party: Party) -> Iterator[None]:
+def _clearing(folder: Store, own: str, party: Party, round_: Round) -> Iterator[None]:
     """Where the save has failed before its commit, delete this rank's data file: nobody else's, nobody reads it.
 
     This rank's own failure is one before it has arrived. What it hears of another's says whether it came so early.
@@ -125,6 +153,9 @@ def _clearing(folder: Store, own: str, party: Party) -> Iterator[None]:
         yield
     except BaseException as error:
         party.teller.forget()
+        round_.give_up(
+            error
+        )  # before the store is asked for something more: the others need not wait for that
         if getattr(error, "is_early", not isinstance(error, DistributedError)):
             try:
                 folder.delete(own)
@@ -134,12 +165,12 @@ def _clearing(folder: Store, own: str, party: Party) -> Iterator[None]:
 
 
 @contextmanager
-def _hearing(folder: Store, own: str, party: Party) -> Iterator[None]:
+def _hearing(folder: Store, own: str, party: Party, round_: Round) -> Iterator[None]:
     """`_clearing`, of a rank that has arrived: what ends it now ends nobody else, and the save may be committed."""
     try:
         yield
     except DistributedError:
-        with _clearing(folder, own, party):
+        with _clearing(folder, own, party, round_):
             raise
     except BaseException:
         party.teller.forget()
