@@ -235,6 +235,7 @@ class Checkpointer:
             span=partial(self._span, "persist", request.step, request.name),
             claim=self._ownership.claim,
             commit=partial(self._commit_shards, request, transfer),
+            decided=transfer.be_patient,
         )
         told = await transfer.call(part, stoppable=True, left_behind=party.give_up)
         return CheckpointInfo.from_json(told)
@@ -325,6 +326,7 @@ class Checkpointer:
     def _prune(self, policy: RetentionPolicy, saved: Manifest, progress: Progress) -> None:
         """Delete what may go. Called on a worker thread, after `saved` is committed and pointed to."""
         manifests = committed(self._store, known=self._known)
+        progress(1)
         self._created_ns = max(self._created_ns, *(manifest.created_ns for manifest in manifests))
         mine = [
             manifest

@@ -170,11 +170,18 @@ def publish_sharded(
     """When the data files of all ranks are durable: make the checkpoint exist, in place of `replaced`.
 
     First rank only. When it raises before the manifest is there, `withdraw` says whether the data files may go.
+    `progress` is told of 1 for each step and each deletion.
     """
-    announce(store, manifest)
-    put_metadata(store, manifest, metadata, before_visible=before_visible)
-    publish(store, manifest)
-    clear_replaced(store, manifest, replaced, progress=progress)
+    steps = (
+        partial(announce, store, manifest),
+        partial(put_metadata, store, manifest, metadata, before_visible=before_visible),
+        partial(publish, store, manifest),
+        partial(clear_replaced, store, manifest, replaced, progress=progress),
+    )
+    for step in steps:
+        progress(1)
+        step()
+    progress(1)
 
 
 def give_up(store: Store, manifest: Manifest) -> None:

@@ -42,6 +42,7 @@ class Transfer:
         self._scope: CancelScope | None = None
         self._stoppable = False
         self._abandoned = False
+        self._is_patient = False
 
     @property
     def has_abandoned(self) -> bool:
@@ -64,8 +65,12 @@ class Transfer:
         Raises:
             Stopped: it is cancelled already.
         """
-        self.progress(0)
+        self.progress(1)
         self._stoppable = False
+
+    def be_patient(self) -> None:
+        """Set the running call no deadline any more: it waits for other processes, and knows how long. Any thread."""
+        self._is_patient = True
 
     def unless_abandoned(self, function: Callable[[], None]) -> Callable[[], None]:
         """The function, for a call that may be left behind: then it raises `Stopped` and does nothing. Any thread."""
@@ -139,7 +144,7 @@ class Transfer:
         try:
             while True:
                 await anyio.sleep(self._deadline_s / 10)
-                if self._scope is not None and self._moved_bytes != moved_bytes:
+                if self._scope is not None and (self._moved_bytes != moved_bytes or self._is_patient):
                     moved_bytes = self._moved_bytes
                     self._scope.deadline = anyio.current_time() + self._deadline_s
         finally:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from asynchooks.errors import StorageError
-from asynchooks.testing import Fault, SlowStore, run_ranks
+from asynchooks.testing import Fault, Ranks, SlowStore, run_ranks
 from tests.distributed.sharded_folder import assert_a_later_run_goes_on, steps_seen
-from tests.distributed.sharded_saves import DEADLINE_S, HIT, LAST_NAME, Saver
+from tests.distributed.sharded_saves import DEADLINE_S, HIT, LAST_NAME, SAVES, Saver
 
 pytestmark = [
     pytest.mark.ranks,
@@ -112,4 +112,26 @@ def slow(rank: int, folder: str) -> str:
 
 def test_a_rank_that_lives_may_be_late(tmp_path: Path) -> None:
     assert run_ranks(2, slow, str(tmp_path)) == ["saved 1"] * 2
+    assert steps_seen(tmp_path) == [1]
+
+
+def commits_slowly(rank: int, folder: str) -> str:
+    """With the store's deadline that of the ranks, as `CheckpointHook` has it."""
+    saver = Saver(rank, folder, store_deadline_s=DEADLINE_S)
+    if rank == 0:
+        saver.store.inner = SlowStore(saver.store.inner, latency_s=0.15 * DEADLINE_S, bytes_per_s=1e9)
+    told, _ = saver.told_of(1, keep=None)
+    saver.meeting.close()
+    return told
+
+
+@pytest.mark.crash
+def test_a_rank_that_dies_when_it_has_arrived_fails_nobody(tmp_path: Path) -> None:
+    with Ranks(2, commits_slowly, str(tmp_path)) as ranks:
+        while not (tmp_path / f"{SAVES[1]}.manifest.next.json").exists():
+            ranks.wait([], 0.0)
+        ranks.kill(1)
+        outcomes = ranks.outcomes()
+
+    assert [outcome.result for outcome in outcomes] == ["saved 1", None]
     assert steps_seen(tmp_path) == [1]

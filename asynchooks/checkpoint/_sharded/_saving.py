@@ -93,6 +93,7 @@ def take_part(
     span: Callable[[int], AbstractContextManager[None]],
     claim: Callable[[], None],
     commit: Commit,
+    decided: Callable[[], None],
 ) -> bytes:
     """Take part in one save of all ranks; return what the first one says of it. Worker thread; blocks.
 
@@ -107,6 +108,7 @@ def take_part(
         progress: told what the store has taken, and of 1 now and then while this rank waits; what it raises before
             the commit stops the save, on all ranks.
         commit: called on the first rank when all data is durable.
+        decided: called when it is known what became of the save: what follows waits for other ranks, never for long.
 
     Raises:
         CheckpointError: this rank could not write or commit.
@@ -140,6 +142,7 @@ def take_part(
                 round_.decide(committed)
             decision = round_.decision(progress=lambda _: progress(1))
         party.teller.heard()
+        decided()
         return decision
 
 
