@@ -70,7 +70,7 @@ def test_the_readmes_configuration_is_trained_resumed_and_explained(tmp_path: An
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
 
-    assert len(commands) == 5
+    assert len(commands) == 5  # those under torchrun are tests/distributed/test_readme.py's
     assert {"epoch_4.pth", "epoch_5.pth"} <= {
         checkpoint.name for checkpoint in list_checkpoints("work_dirs/17")
     }

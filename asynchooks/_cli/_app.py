@@ -78,6 +78,10 @@ def demo(
         typer.Option(min=1, help="Torch's threads, the same for all runs. Default: all cores but one."),
     ] = None,
     model: Annotated[str, typer.Option(help="small (10.7 M parameters) or tiny (0.1 M).")] = "small",
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="How ranks train together, under torchrun: DDP or FSDP2. Default: FSDP2."),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers to this file.")
     ] = None,
@@ -100,6 +104,13 @@ def demo(
         )
     if model not in MODELS:
         raise typer.BadParameter(f"{model!r} is none of {', '.join(MODELS)}.", param_hint="--model")
+    if strategy is not None and strategy not in ("DDP", "FSDP2"):
+        raise typer.BadParameter(f"{strategy!r} is none of DDP, FSDP2.", param_hint="--strategy")
+    if strategy is not None and int(os.environ.get("WORLD_SIZE") or 1) < 2:
+        raise typer.BadParameter(
+            "there are no ranks; start with `torchrun --nproc-per-node 2 -m asynchooks demo`.",
+            param_hint="--strategy",
+        )
     _check_device(device)
     if json_file is not None:
         _check_writable(json_file)
@@ -112,6 +123,7 @@ def demo(
         threads=threads or max(1, _cores() - 1),
         model=model,
         json_file=json_file,
+        strategy=strategy,
     )
     raise typer.Exit(run_demo(options))
 

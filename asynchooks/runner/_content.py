@@ -20,7 +20,13 @@ from asynchooks.runner._hook_states import hook_states
 if TYPE_CHECKING:
     from asynchooks.runner._context import RunContext
 
-__all__ = ["gathered_whole", "live_content", "scheduler_states", "with_names"]
+__all__ = ["OBJECTS", "OF_RANKS", "gathered_whole", "live_content", "scheduler_states", "with_names"]
+
+OBJECTS = frozenset({"meta", "message_hub", "param_schedulers", "optimizer_extra", "resume.*"})
+"""What a sharded checkpoint holds as one object each, as the first rank has it."""
+
+OF_RANKS = "resume.ranks"
+"""Where it holds each rank's own object."""
 
 _OF_RANKS = ("position", "rng", "accumulated_grads", "kept_grads")
 

@@ -22,7 +22,7 @@ from asynchooks import distributed
 from asynchooks.distributed import broadcast_object, rank
 from asynchooks.execution import HookExecutor, RunnerView, current_executor
 from asynchooks.optim import is_sharded
-from asynchooks.runner._content import gathered_whole, live_content, with_names
+from asynchooks.runner._content import OBJECTS, OF_RANKS, gathered_whole, live_content, with_names
 from asynchooks.runner._hook_states import hook_states
 from asynchooks.runner._message_hub import MessageHub
 from asynchooks.runner._places import Kind, places_in
@@ -280,7 +280,9 @@ class RunContext(ABC):
         """Find out what this rank writes of a content of one kind: with or without optimizer and schedules."""
         planning = self._plannings.get(kind)
         if planning is None:
-            planning = self._plannings[kind] = checkpoints.Planning(rank(), distributed)
+            planning = self._plannings[kind] = checkpoints.Planning(
+                rank(), distributed, objects=OBJECTS, of_ranks=OF_RANKS
+            )
         return checkpoints.plan_shards(content, planning)
 
     def prepare_capture(

@@ -17,6 +17,8 @@ __all__ = ["NO_SAVE", "SAVERS", "saver_class"]
 
 NO_SAVE = "none"
 SAVERS: dict[str, tuple[str, str]] = {
+    "ours": ("sharded_peers.ours", "Ours"),
+    "ours_at_once": ("sharded_peers.ours", "OursAtOnce"),
     "dcp_save": ("sharded_peers.saving", "DcpSave"),
     "dcp_thread": ("sharded_peers.saving", "DcpThread"),
     "dcp_thread_cached": ("sharded_peers.saving", "DcpThreadCached"),

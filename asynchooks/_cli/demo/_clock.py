@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from asynchooks.instrument import Instrument
 
-__all__ = ["VALIDATION", "StepClock"]
+__all__ = ["VALIDATION", "LossKeeper", "StepClock"]
 
 VALIDATION = "validation"
 
@@ -83,3 +83,23 @@ class StepClock(Hook):
         """Note the end of the loop; what the run still waits for comes after it."""
         del runner
         self.loop_end_ns = time.perf_counter_ns()
+
+
+class LossKeeper(Hook):
+    """Keeps the loss of each step; reads none of them before the end, so that no step waits for the device."""
+
+    effects = Effects()
+
+    def __init__(self) -> None:
+        self._losses: list[Any] = []
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Keep the step's."""
+        del runner, batch_idx, data_batch
+        self._losses.append(outputs["loss"].detach().clone())
+
+    def values(self) -> list[float]:
+        """The losses in nats per byte, one for each step."""
+        return [float(loss) for loss in self._losses]

@@ -21,12 +21,15 @@ from asynchooks._cli.demo._environment import describe_environment
 from asynchooks._cli.demo._measure import Block, measure_baseline
 from asynchooks._cli.demo._progress import Display
 from asynchooks._cli.demo._proof import Claim, prove_same_files, prove_same_tensors
+from asynchooks._cli.demo._ranks import prove_like_one_process, shared_store, slowest
 from asynchooks._cli.demo._report import as_json, caption, comparison_table, picture
 from asynchooks._cli.demo._sizing import choose_sizing
-from asynchooks._cli.demo._store import DEFAULT_BANDWIDTH_MB_S, open_store
+from asynchooks._cli.demo._store import DEFAULT_BANDWIDTH_MB_S
 from asynchooks._cli.demo._training import MODELS, Run, Training
 from asynchooks.checkpoint import list_checkpoints
+from asynchooks.distributed import broadcast_object, found_by_first, is_first_rank, world_size
 from asynchooks.errors import AsyncHooksError
+from asynchooks.runner._launch import join_ranks
 
 if TYPE_CHECKING:
     from asynchooks._cli.demo._sizing import Sizing
@@ -50,15 +53,21 @@ class DemoOptions:
     threads: int
     model: str
     json_file: Path | None
+    strategy: str | None = None
 
 
 def run_demo(options: DemoOptions) -> int:
     """Run the demo; return the process's exit code."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+    join_ranks(None, None, options.device)
+    console = Console(
+        highlight=False,
+        width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE,
+        quiet=not is_first_rank(),
+    )
     torch.set_num_threads(options.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # bit-identical runs on CUDA need it
     try:
-        with open_store(options.store, options.bandwidth_mb_s or DEFAULT_BANDWIDTH_MB_S) as store:
+        with shared_store(options.store, options.bandwidth_mb_s or DEFAULT_BANDWIDTH_MB_S) as store:
             return _run_in(store, options, console)
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -100,7 +109,15 @@ class _Demo:
         self._options = options
         self._console = console
         self._started: list[str] = []
-        self._training = Training(MODELS[options.model], options.device, options.seed)
+        self._strategy = (options.strategy or "FSDP2") if world_size() > 1 else None
+        batch_size = max(4, world_size())
+        self._training = Training(
+            MODELS[options.model],
+            options.device,
+            options.seed,
+            batch_size - batch_size % world_size(),
+            self._strategy,
+        )
 
     def run(self) -> int:
         """Run everything; return the exit code."""
@@ -114,7 +131,7 @@ class _Demo:
             claims = self._prove(sync, async_, sizing)
         baseline = measure_baseline(blocks)
         environment = describe_environment("torch", "asynchooks")
-        arms = tuple(run.measure(baseline.validation_s) for run in (sync, async_))
+        arms = tuple(slowest(run.measure(baseline.validation_s)) for run in (sync, async_))
         self._console.print("\n", comparison_table(baseline, arms, sizing))
         self._console.print(
             caption(baseline, sizing, self._store.description, self._options.threads, environment)
@@ -124,7 +141,7 @@ class _Demo:
         for claim in claims:
             mark = "[green]yes[/green]  " if claim.holds else "[red]NO[/red]   "
             self._console.print(mark + escape(claim.text), soft_wrap=True)
-        if self._options.json_file is not None:
+        if self._options.json_file is not None and is_first_rank():
             plain = {name: str(value) for name, value in asdict(self._options).items() if value is not None}
             report = as_json(baseline, arms, sizing, claims, environment, plain)
             self._options.json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -146,11 +163,13 @@ class _Demo:
         self._training.block(3, 1000)  # the first steps warm up torch
         on_step = self._display.phase("how fast is this machine?", 8)
         block = self._training.block(8, 1000, on_step)
-        return choose_sizing(
-            step_s=block.step_s,
-            save_bytes=self._training.save_bytes,
-            bytes_per_s=self._store.bytes_per_s,
-            steps=self._options.steps,
+        return broadcast_object(
+            choose_sizing(
+                step_s=block.step_s,
+                save_bytes=self._training.save_bytes,
+                bytes_per_s=self._store.bytes_per_s,
+                steps=self._options.steps,
+            )
         )
 
     def _block(self, name: str, steps: int) -> Block:
@@ -174,7 +193,39 @@ class _Demo:
 
     def _prove(self, sync: Run, async_: Run, sizing: Sizing) -> list[Claim]:
         options = self._store.options
-        final = f"iter_{sizing.steps}.pth"
+        final = self._training.name_of(sizing.steps)
+        claims, saved = found_by_first("compare", lambda: self._compare(sync, async_, sizing))
+        step, url = saved
+        resumed = self._run("async", sizing, resume_from=url, done=step)
+        claims.append(
+            found_by_first(
+                "compare",
+                lambda: prove_same_tensors(
+                    f"{async_.url}/{final}",
+                    f"{resumed.url}/{final}",
+                    f"a run resumed from {url} and the run that was not interrupted",
+                    options,
+                ),
+            )
+        )
+        if self._strategy is not None:
+            job = {
+                "model": self._options.model,
+                "device": self._options.device,
+                "seed": self._options.seed,
+                "batch_size": self._training.batch_size,
+                "threads": self._options.threads,
+                "steps": sizing.steps,
+                "interval": sizing.interval,
+                "options": dict(options),
+            }
+            claims += prove_like_one_process(job, async_, saved)
+        return claims
+
+    def _compare(self, sync: Run, async_: Run, sizing: Sizing) -> tuple[list[Claim], tuple[int, str]]:
+        """What both runs have left, and step and URL of a checkpoint amid the second; on the first rank."""
+        options = self._store.options
+        final = self._training.name_of(sizing.steps)
         claims = [
             prove_same_tensors(
                 f"{sync.url}/{final}",
@@ -189,13 +240,4 @@ class _Demo:
             for info in list_checkpoints(async_.url, storage_options=options)
             if info.name.startswith("iter_") and info.step < sizing.steps
         ][-1]
-        resumed = self._run("async", sizing, resume_from=f"{async_.url}/{earlier.name}", done=earlier.step)
-        claims.append(
-            prove_same_tensors(
-                f"{async_.url}/{final}",
-                f"{resumed.url}/{final}",
-                f"a run resumed from {async_.url}/{earlier.name} and the run that was not interrupted",
-                options,
-            )
-        )
-        return claims
+        return claims, (earlier.step, f"{async_.url}/{earlier.name}")

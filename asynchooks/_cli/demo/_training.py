@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Dataset, Subset
 
-from asynchooks._cli.demo._clock import StepClock
+from asynchooks._cli.demo._clock import LossKeeper, StepClock
 from asynchooks._cli.demo._gpt import GPT, GPTSize
 from asynchooks._cli.demo._measure import Arm, Block, measure_arm, measure_block
 from asynchooks._cli.demo._text import Windows, read_corpus, split_corpus
+from asynchooks.distributed import world_size
 from asynchooks.runner import Runner
 from asynchooks.trace import Recorder
 
@@ -50,12 +51,14 @@ class Run:
         spans: everything that was recorded.
         end_ns: when everything was committed and the run returned.
         url: the folder of its checkpoints.
+        losses: this rank's, one for each step.
     """
 
     mode: str
     spans: tuple[Span, ...]
     end_ns: int
     url: str
+    losses: tuple[float, ...] = ()
 
     def measure(self, validation_s: float) -> Arm:
         """Return the run's numbers, given the seconds of a validation in pure compute."""
@@ -70,13 +73,15 @@ class Training:
         size: sizes of the model.
         device: where to train.
         seed: seed of the weights and of the data's order.
-        batch_size: windows per step.
+        batch_size: windows per step, of all ranks together.
+        strategy: "DDP" or "FSDP2" on ranks; None in one process.
     """
 
     size: GPTSize = field(default_factory=GPTSize)
     device: str = "cpu"
     seed: int = 0
     batch_size: int = 4
+    strategy: str | None = None
 
     @cached_property
     def _data(self) -> tuple[Dataset[Tensor], Dataset[Tensor]]:
@@ -101,6 +106,27 @@ class Training:
             quiet = {"checkpoint": None, "logger": None}
             self._runner(Path(work_dir), steps, interval, default_hooks=quiet, custom_hooks=[clock]).train()
         return measure_block(recorder.spans, loop_ns=(clock.loop_start_ns, clock.loop_end_ns))
+
+    def losses(
+        self, steps: int, interval: int, *, resume_from: str | None = None, options: Mapping[str, Any]
+    ) -> list[float]:
+        """Train without saving; return the losses. The arguments are those of `run`."""
+        keeper = LossKeeper()
+        with tempfile.TemporaryDirectory(prefix="asynchooks-") as work_dir:
+            self._runner(
+                Path(work_dir),
+                steps,
+                interval,
+                default_hooks={"checkpoint": None, "logger": None},
+                custom_hooks=[keeper],
+                resume=resume_from or False,
+                storage_options=dict(options),
+            ).train()
+        return keeper.values()
+
+    def name_of(self, step: int) -> str:
+        """Name of the checkpoint of a step: a file's, or of a folder that all ranks write into."""
+        return f"iter_{step}.pth" if self.strategy is None else f"iter_{step}"
 
     def run(
         self,
@@ -127,7 +153,7 @@ class Training:
             resume_from: URL of the checkpoint from which the run continues.
         """
         recorder = Recorder()
-        clock = self._clock(recorder, on_step)
+        clock, losses = self._clock(recorder, on_step), LossKeeper()
         saving: dict[str, Any] = {
             "checkpoint": {
                 "type": "CheckpointHook",
@@ -138,6 +164,7 @@ class Training:
                 "max_keep_ckpts": _KEEP,
                 "save_best": "loss",
                 "rule": "less",
+                **({} if self.strategy is None else {"format": "sharded"}),
             },
             "logger": {
                 "type": "LoggerHook",
@@ -153,7 +180,7 @@ class Training:
                 steps,
                 interval,
                 default_hooks=saving,
-                custom_hooks=[clock],
+                custom_hooks=[clock] if self.strategy is None else [clock, losses],
                 mode=mode,
                 instrument=recorder,
                 resume=resume_from or False,
@@ -161,7 +188,7 @@ class Training:
             )
             runner.train()
             end_ns = time.perf_counter_ns()
-        return Run(mode, recorder.spans, end_ns, f"{store_url}/{name}")
+        return Run(mode, recorder.spans, end_ns, f"{store_url}/{name}", tuple(losses.values()))
 
     def _clock(self, recorder: Recorder, on_step: Callable[[], None] | None) -> StepClock:
         is_cuda = torch.device(self.device).type == "cuda"
@@ -177,14 +204,15 @@ class Training:
             work_dir=work_dir,
             train_dataloader={
                 "dataset": train,
-                "batch_size": self.batch_size,
+                "batch_size": self.batch_size // world_size(),
                 "sampler": {"type": "InfiniteSampler", "shuffle": True, "seed": self.seed},
             },
             train_cfg={"by_epoch": False, "max_iters": steps, "val_interval": interval},
             val_dataloader={"dataset": validation, "batch_size": self.batch_size},
-            optim_wrapper={"optimizer": torch.optim.AdamW(model.parameters(), lr=1e-3)},
+            optim_wrapper={"optimizer": {"type": "AdamW", "lr": 1e-3}},
             param_scheduler={"type": "LinearLR", "start_factor": 0.1, "total_iters": 20, "by_epoch": False},
             randomness={"seed": self.seed, "deterministic": self.device != "cpu"},
+            strategy=self.strategy and {"type": self.strategy},
             log_level="WARNING",
             **options,
         )

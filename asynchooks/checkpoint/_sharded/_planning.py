@@ -7,7 +7,7 @@ Training thread; the ranks talk through what is injected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -21,12 +21,6 @@ from torch.distributed.tensor import DTensor
 from asynchooks.errors import CaptureError
 
 __all__ = ["Alone", "Planning", "RankPlan", "Talk"]
-
-OBJECTS = frozenset({"meta", "message_hub", "param_schedulers", "optimizer_extra"})
-"""Entries that are written as one object, tensors and all; the first rank's."""
-
-RESUME = "resume"
-"""An entry of several objects; the first rank's, but for ``ranks``: each rank's own, by its number."""
 
 
 class Talk(Protocol):
@@ -83,10 +77,14 @@ class Planning:
     Args:
         rank: the number of this one.
         talk: how the ranks agree.
+        objects: entries that are written as one object each, tensors and all, by the first rank: see `flattened`.
+        of_ranks: the entry with each rank's own object, which that rank writes.
     """
 
     rank: int = 0
     talk: Talk = field(default_factory=Alone)
+    objects: Collection[str] = ()
+    of_ranks: str = ""
     _structure: tuple[Any, ...] | None = None
     _plan: RankPlan | None = None
 
@@ -98,7 +96,7 @@ class Planning:
         Raises:
             CaptureError: the state cannot be written so, on this rank or another.
         """
-        flat, paths = flattened(state)
+        flat, paths = flattened(state, self.objects, self.of_ranks)
         structure = tuple(_shape_of(name, value) for name, value in flat.items())
         if self.talk.any_rank(structure != self._structure or self._plan is None):
             self._plan = self._planned(flat, paths)
@@ -118,31 +116,41 @@ class Planning:
         return plan
 
     def _local(self, flat: dict[str, Any], paths: Mapping[str, Any]) -> SavePlan:
-        ranks = f"{RESUME}.ranks."
+        ranks = f"{self.of_ranks}."
         chosen = {
             name: value
             for name, value in flat.items()
             if isinstance(value, torch.Tensor)
             or name == f"{ranks}{self.rank}"
-            or (self.rank == 0 and not name.startswith(ranks))
+            or (self.rank == 0 and not (self.of_ranks and name.startswith(ranks)))
         }
         plan = create_default_local_save_plan(chosen, self.rank == 0)
         return replace(plan, planner_data={name: path for name, path in paths.items() if name in chosen})
 
 
-def flattened(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parts of a state by their names in the checkpoint, and the keys on the way to each."""
-    rest = {name: value for name, value in state.items() if name not in OBJECTS and name != RESUME}
-    flat, paths = flatten_state_dict(rest)
-    for name in OBJECTS & state.keys():
-        flat[name], paths[name] = state[name], (name,)
-    for key, value in state.get(RESUME, {}).items():
-        if key != "ranks":
-            flat[f"{RESUME}.{key}"], paths[f"{RESUME}.{key}"] = value, (RESUME, key)
+def flattened(
+    state: Mapping[str, Any], objects: Collection[str] = (), of_ranks: str = ""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parts of a state by their names in the checkpoint, and the keys on the way to each.
+
+    Args:
+        state: nested dicts and lists, which are flattened as DCP does it.
+        objects: entries that are one object each, whatever is in them; ``resume.*`` are those in ``resume``.
+        of_ranks: one of those that holds each rank's own object by its number.
+    """
+    own = {name for name in state if name in objects or f"{name}.*" in objects}
+    flat, paths = flatten_state_dict({name: value for name, value in state.items() if name not in own})
+    for name in own:
+        if name in objects:
+            flat[name], paths[name] = state[name], (name,)
             continue
-        for rank, own in value.items():
-            name = f"{RESUME}.ranks.{rank}"
-            flat[name], paths[name] = own, (RESUME, "ranks", rank)
+        for key, value in state[name].items():
+            inner = f"{name}.{key}"
+            if inner != of_ranks:
+                flat[inner], paths[inner] = value, (name, key)
+                continue
+            for rank, mine in value.items():
+                flat[f"{inner}.{rank}"], paths[f"{inner}.{rank}"] = mine, (name, key, rank)
     return flat, paths
 
 
