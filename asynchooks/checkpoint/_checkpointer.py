@@ -154,7 +154,7 @@ class Checkpointer:
             except CheckpointError as error:
                 raise at_step(error, request) from error.__cause__
 
-    def save_sync(self, snapshot: Snapshot, **options: Any) -> CheckpointInfo:
+    def save_sync(self, snapshot: Snapshot | ShardSnapshot, **options: Any) -> CheckpointInfo:
         """`save` for a script without an event loop; blocks until the checkpoint is durable."""
         return anyio.run(partial(self.save, snapshot, **options))
 
