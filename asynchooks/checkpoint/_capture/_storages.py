@@ -64,11 +64,6 @@ def inner_tensors(value: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that a wrapper holds, at any depth; of any other tensor, itself."""
     if not is_wrapper(value):
         return [value]
-<<<<<<< HEAD
-    names, _ = cast("Any", value).__tensor_flatten__()
-    parts = [getattr(value, name) for name in names]  # a DTensor's mesh is one of them
-    return [inner for part in parts if isinstance(part, torch.Tensor) for inner in inner_tensors(part)]
-=======
     return [inner for part in parts_of(value)[0].values() for inner in inner_tensors(part)]
 
 
@@ -78,7 +73,6 @@ def parts_of(value: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, An
     named = {name: getattr(value, name) for name in names}
     tensors = {name: part for name, part in named.items() if isinstance(part, torch.Tensor)}
     return tensors, {name: part for name, part in named.items() if name not in tensors}, context
->>>>>>> shards
 
 
 def is_wrapper(value: torch.Tensor) -> bool:
