@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from asynchooks import Hook
+from asynchooks.checkpoint import list_checkpoints, verify
 from asynchooks.testing import Ranks, run_ranks
 from tests.distributed.runs import run_of, weights
 
@@ -34,24 +35,27 @@ class Signals(Hook):
                 os.kill(os.getpid(), signal.SIGTERM)
 
 
-def trains(rank: int, folder: str, times: tuple[int, int]) -> Any:
+def trains(rank: int, folder: str, strategy: str, times: tuple[int, int]) -> Any:
     hooks = [{"type": "PreemptionHook"}, Signals(times[rank])]
-    runner = run_of(folder, custom_hooks=hooks, **SAVING)
+    runner = run_of(folder, custom_hooks=hooks, strategy={"type": strategy}, **SAVING)
     runner.train()
     return weights(runner.model), runner.iter
 
 
 @pytest.mark.parametrize("times", [(0, 1), (1, 0), (1, 1), (2, 3)])
+@pytest.mark.parametrize(("strategy", "name"), [("DDP", "iter_3.pth"), ("FSDP2", "iter_3")])
 def test_a_signal_to_any_rank_ends_all_with_one_checkpoint_and_it_goes_on_alike(
-    tmp_path: Path, times: tuple[int, int]
+    tmp_path: Path, strategy: str, name: str, times: tuple[int, int]
 ) -> None:
     folder = tmp_path / "run"
-    with Ranks(2, trains, str(folder), times) as ranks:
+    with Ranks(2, trains, str(folder), strategy, times) as ranks:
         assert [outcome.exit_code for outcome in ranks.outcomes()] == [75, 75]
-    (saved,) = folder.glob("*.pth")
-    assert saved.name == "iter_3.pth"  # signalled in the second, known in the third
+    (saved,) = list_checkpoints(folder)
+    assert saved.name == name  # signalled in the second, known in the third
+    verify(saved.url)
 
-    assert run_ranks(2, trains, str(folder), (0, 0)) == run_ranks(2, trains, str(tmp_path / "whole"), (0, 0))
+    whole = run_ranks(2, trains, str(tmp_path / "whole"), strategy, (0, 0))
+    assert run_ranks(2, trains, str(folder), strategy, (0, 0)) == whole
 
 
 def test_torchrun_starts_a_killed_rank_again_and_the_run_goes_on_from_its_newest_checkpoint(
