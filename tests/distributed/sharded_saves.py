@@ -7,7 +7,7 @@ import signal
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -69,6 +69,7 @@ class Saver:
     rank: int
     folder: str
     deadline_s: float = DEADLINE_S
+    store_deadline_s: float = 120.0
     faults: list[Fault] = field(default_factory=list)
     ends: Ends = field(default_factory=Ends)
 
@@ -78,7 +79,11 @@ class Saver:
         self.store = FaultyStore(open_store(self.folder), self.faults)
         self.planning = Planning(self.rank, distributed)
         self.checkpointer = Checkpointer(
-            self.store, run_id="run", party=Party(self.meeting, session), instrument=self.ends
+            self.store,
+            run_id="run",
+            party=Party(self.meeting, session),
+            instrument=self.ends,
+            deadline_s=self.store_deadline_s,
         )
 
     def save(self, step: int, **options: Any) -> CheckpointInfo:

@@ -22,6 +22,7 @@ from asynchooks.checkpoint._capture._staging import Staging, shared_staging
 from asynchooks.checkpoint._capture._storages import (
     is_strided,
     is_wrapper,
+    parts_of,
     storage_key,
     survey,
     unstrided_nbytes,
@@ -293,10 +294,10 @@ class _Copying:
 
     def _copy_data(self, value: torch.Tensor, path: _Path) -> torch.Tensor:
         if type(value) not in _PLAIN_TENSORS and is_wrapper(value):
-            names, context = cast("Any", value).__tensor_flatten__()
-            inner = {name: self.copy(getattr(value, name), (path, _Attribute(name))) for name in names}
+            tensors, others, context = parts_of(value)
+            inner = {name: self.copy(part, (path, _Attribute(name))) for name, part in tensors.items()}
             rebuild = cast("Any", type(value)).__tensor_unflatten__
-            return cast("torch.Tensor", rebuild(inner, context, value.size(), value.stride()))
+            return cast("torch.Tensor", rebuild({**inner, **others}, context, value.size(), value.stride()))
         if not is_strided(value):
             self.nbytes += unstrided_nbytes(value)
             return value.detach().clone().cpu()
