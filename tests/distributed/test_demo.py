@@ -27,6 +27,7 @@ def test_ranks_train_save_and_go_on_like_one_process(tmp_path: Path, strategy: s
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("every bit equal") == 2  # the first rank alone says it
     assert "are left after pruning, with iter_9, iter_12" in done.stdout
+    assert f"2 ranks, {strategy};" in done.stdout
     numbers = json.loads(report.read_text())
     assert [claim["holds"] for claim in numbers["proof"]] == [True] * 5
     assert numbers["runs"]["async"]["committed"] == numbers["runs"]["sync"]["committed"] >= 8

@@ -22,7 +22,12 @@ from asynchooks._cli.demo._environment import describe_environment
 from asynchooks._cli.demo._measure import Block, measure_baseline
 from asynchooks._cli.demo._progress import Display
 from asynchooks._cli.demo._proof import Claim, prove_same_files, prove_same_tensors
-from asynchooks._cli.demo._ranks import prove_like_one_process, shared_store, slowest
+from asynchooks._cli.demo._ranks import (
+    describe_ranks,
+    prove_like_one_process,
+    shared_store,
+    slowest,
+)
 from asynchooks._cli.demo._report import as_json, caption, comparison_table, picture
 from asynchooks._cli.demo._sizing import choose_sizing
 from asynchooks._cli.demo._store import DEFAULT_BANDWIDTH_MB_S
@@ -138,7 +143,14 @@ class _Demo:
         arms = tuple(slowest(run.measure(baseline.validation_s)) for run in (sync, async_))
         self._console.print("\n", comparison_table(baseline, arms, sizing))
         self._console.print(
-            caption(baseline, sizing, self._store.description, self._options.threads, environment)
+            caption(
+                baseline,
+                sizing,
+                self._store.description,
+                self._options.threads,
+                environment,
+                describe_ranks(self._strategy),
+            )
         )
         self._console.print("\n" + picture(async_.spans, max(60, min(110, self._console.width))))
         self._console.print()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asynchooks._cli.demo._store import Store
     from asynchooks._cli.demo._training import Run
 
-__all__ = ["TOLERANCE", "prove_like_one_process", "shared_store", "slowest"]
+__all__ = ["TOLERANCE", "describe_ranks", "prove_like_one_process", "shared_store", "slowest"]
 
 TOLERANCE = 1e-4
 """Nats per byte. Ranks add gradients in another order than one process does, and AdamW divides by their size."""
@@ -37,6 +37,16 @@ def shared_store(url: str | None, bandwidth_mb_s: float) -> Iterator[Store]:
         store = broadcast_object(own)
         assert store is not None  # noqa: S101 - the first rank has it
         yield store
+
+
+def describe_ranks(strategy: str | None) -> str:
+    """Return what a reader of the table must know of the ranks; nothing where there is one process."""
+    if strategy is None:
+        return ""
+    return (
+        f"{world_size()} ranks, {strategy}; pure compute is the first rank's, a mode's numbers are those of the rank "
+        f"that lost most."
+    )
 
 
 def slowest(arm: Arm) -> Arm:

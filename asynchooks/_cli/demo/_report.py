@@ -34,8 +34,10 @@ def comparison_table(baseline: Baseline, arms: Sequence[Arm], sizing: Sizing) ->
     return table
 
 
-def caption(baseline: Baseline, sizing: Sizing, store: str, threads: int, environment: dict[str, str]) -> str:
-    """Return what a reader must know to judge the table, a few lines."""
+def caption(
+    baseline: Baseline, sizing: Sizing, store: str, threads: int, environment: dict[str, str], ranks: str
+) -> str:
+    """Return what a reader must know to judge the table, a few lines; ``ranks`` is "" for one process."""
     blocks = len(baseline.block_steps_per_s)
     lines = [
         (
@@ -45,6 +47,7 @@ def caption(baseline: Baseline, sizing: Sizing, store: str, threads: int, enviro
             "lag: from capture to commit. after the last step: validation and the last save, once per run."
         ),
         f"Same weights, data and {sizing.steps} steps in every run; a save every {sizing.interval} steps.",
+        *([ranks] if ranks else []),
         f"Store: {store}.",
         (
             f"Torch uses {threads} thread(s) in every run; by default one core stays free for the store's client "
