@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -72,11 +73,12 @@ class Saver:
     store_deadline_s: float = 120.0
     faults: list[Fault] = field(default_factory=list)
     ends: Ends = field(default_factory=Ends)
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         session = distributed.broadcast_object(uuid.uuid4().hex)
         self.meeting = distributed.open_rendezvous(f"saves/{session}", deadline_s=self.deadline_s)
-        self.store = FaultyStore(open_store(self.folder), self.faults)
+        self.store = FaultyStore(open_store(self.folder, self.storage_options), self.faults)
         self.planning = Planning(self.rank, distributed)
         self.checkpointer = Checkpointer(
             self.store,

@@ -116,7 +116,9 @@ class Sees(Hook):
         self.folder = folder
         self.newest: list[int] = []
 
-    def after_train_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         self.newest.append(max((info.step for info in list_checkpoints(self.folder)), default=0))
 
 
