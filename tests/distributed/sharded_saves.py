@@ -6,10 +6,12 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
+from torch._C._distributed_c10d import TCPStore
 
 from asynchooks import distributed
 from asynchooks.checkpoint import (
@@ -22,6 +24,7 @@ from asynchooks.checkpoint import (
     open_store,
     plan_shards,
 )
+from asynchooks.distributed import Rendezvous
 from asynchooks.errors import AsyncHooksError
 from asynchooks.instrument import Span
 from asynchooks.testing import Fault, FaultyStore
@@ -72,11 +75,13 @@ class Saver:
     store_deadline_s: float = 120.0
     faults: list[Fault] = field(default_factory=list)
     ends: Ends = field(default_factory=Ends)
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
+    first_has_store: bool = False
 
     def __post_init__(self) -> None:
         session = distributed.broadcast_object(uuid.uuid4().hex)
-        self.meeting = distributed.open_rendezvous(f"saves/{session}", deadline_s=self.deadline_s)
-        self.store = FaultyStore(open_store(self.folder), self.faults)
+        self.meeting = self._opened(session)
+        self.store = FaultyStore(open_store(self.folder, self.storage_options), self.faults)
         self.planning = Planning(self.rank, distributed)
         self.checkpointer = Checkpointer(
             self.store,
@@ -85,6 +90,15 @@ class Saver:
             instrument=self.ends,
             deadline_s=self.store_deadline_s,
         )
+
+    def _opened(self, session: str) -> Rendezvous:
+        """Meet through the store of the process group, or through one that the first rank holds."""
+        if not self.first_has_store:
+            return distributed.open_rendezvous(f"saves/{session}", deadline_s=self.deadline_s)
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if self.rank == 0 else None
+        port = distributed.broadcast_object(store and store.port)
+        options = {"rank": self.rank, "world_size": distributed.world_size(), "deadline_s": self.deadline_s}
+        return Rendezvous(store or TCPStore("127.0.0.1", port), name=session, **options)
 
     def save(self, step: int, **options: Any) -> CheckpointInfo:
         snapshot = capture_shards(plan_shards(state(step), self.planning))

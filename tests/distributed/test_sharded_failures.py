@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from asynchooks.checkpoint import list_checkpoints, verify
 from asynchooks.errors import StorageError
-from asynchooks.testing import Fault, Ranks, SlowStore, run_ranks
+from asynchooks.testing import (
+    Fault,
+    FaultyLink,
+    LinkFault,
+    LinkFaultKind,
+    Ranks,
+    S3Server,
+    SlowStore,
+    run_ranks,
+)
 from tests.distributed.sharded_folder import assert_a_later_run_goes_on, steps_seen
 from tests.distributed.sharded_saves import DEADLINE_S, HIT, LAST_NAME, SAVES, Saver
 
@@ -82,6 +94,29 @@ def test_a_failure_behind_the_instant_of_replacement_leaves_the_new_one(tmp_path
     assert [failed.partition("(")[0] for (failed, _), _ in told] == ["StorageError", "RankFailedError"]
     assert steps_seen(tmp_path) == [1, 3, 4]
     assert_a_later_run_goes_on(tmp_path)
+
+
+def by_link(rank: int, url: str, options: list[dict[str, Any]]) -> str:
+    saver = Saver(rank, url, deadline_s=60.0, storage_options=options[rank])
+    told, _ = saver.told_of(1)
+    saver.meeting.close()
+    return told
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("kind", ["reset", "lost answer"])
+def test_what_goes_wrong_once_on_one_ranks_way_to_the_store_is_tried_again(
+    s3_server: S3Server, kind: LinkFaultKind
+) -> None:
+    url, options = f"{s3_server.make_bucket('shards')}/{uuid.uuid4().hex}", s3_server.storage_options
+    address = urlsplit(s3_server.endpoint_url)
+    fault = LinkFault(kind, method="PUT", path="*distcp*", times=1)
+    with FaultyLink(str(address.hostname), address.port or 0, fault) as link:
+        faulty = {**options, "endpoint_url": link.endpoint_url}
+        assert run_ranks(2, by_link, url, [options, faulty]) == ["saved 1"] * 2
+        assert [request.fault for request in link.requests() if request.fault] == [kind]
+    (info,) = list_checkpoints(url, storage_options=options)
+    verify(info.url, storage_options=options)
 
 
 @pytest.mark.parametrize(("victim", "name"), [(1, DATA), (0, DATA), (0, NEXT), (0, METADATA)])

@@ -70,9 +70,11 @@ PRUNED: Steps = {
 STEPS = {**BEFORE, **UNCOMMITTED, **COMMITTED, **PRUNED}
 
 
-def saves(rank: int, folder: str, victim: int, step: str) -> list[tuple[str, float]]:
+def saves(
+    rank: int, folder: str, victim: int, step: str, first_has_store: bool = False
+) -> list[tuple[str, float]]:
     """Save twice, and once more with a victim; then go on. What the rank is told of the saves, and after how long."""
-    saver = Saver(rank, folder)
+    saver = Saver(rank, folder, first_has_store=first_has_store)
     for before in range(1, HIT):
         saver.save(before, keep=None)
     STEPS[step](saver, victim)
@@ -84,7 +86,7 @@ def saves(rank: int, folder: str, victim: int, step: str) -> list[tuple[str, flo
 
 
 def outcomes(
-    folder: Path, ranks: int, cases: list[tuple[int, str]]
+    folder: Path, ranks: int, cases: list[tuple[Any, ...]]
 ) -> Iterator[tuple[Path, list[RankOutcome]]]:
     """How the ranks end in each case, and where they saved; the cases run at once: what they do is wait."""
     with ExitStack() as stack:
@@ -116,7 +118,16 @@ def test_the_first_rank_dies_in_the_commit_and_readers_see_the_old_or_the_new(
         assert_a_later_run_goes_on(folder)
 
 
-def assert_told_in_time(ends: list[RankOutcome], victim: int) -> None:
+def test_the_first_rank_dies_and_the_store_where_they_meet_with_it(tmp_path: Path) -> None:
+    cases = {"while it writes": [1, 2], "all arrived": [1, 2], "metadata written": [1, 3]}
+    came = outcomes(tmp_path, 2, [(0, step, True) for step in cases])
+    for (folder, ends), expected in zip(came, cases.values(), strict=True):
+        assert_told_in_time(ends, 0, why="the store through which the ranks meet is gone")
+        assert steps_seen(folder) == expected
+        assert_a_later_run_goes_on(folder)
+
+
+def assert_told_in_time(ends: list[RankOutcome], victim: int, why: str = "no sign of life") -> None:
     for each in ends:
         if each.rank == victim:
             assert each.exit_code == -signal.SIGKILL
@@ -124,5 +135,5 @@ def assert_told_in_time(ends: list[RankOutcome], victim: int) -> None:
         assert each.error is None
         told, seconds = each.result[-1]
         assert told.startswith(f"RankLostError({victim}): step ")
-        assert f"rank {victim} is lost" in told
+        assert why in told
         assert seconds < 4 * DEADLINE_S

@@ -1,11 +1,15 @@
 """A run on ranks saves shards from the background, and goes on from them: itself, on fewer ranks, on more."""
 
+import time
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 
+from asynchooks import Effects, Hook
 from asynchooks.checkpoint import list_checkpoints, restore, verify
 from asynchooks.testing import run_ranks
 from tests.distributed.runs import trained
@@ -85,3 +89,72 @@ def test_a_run_falls_back_past_shards_that_are_damaged(tmp_path: Path) -> None:
 
 def _same(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
+
+
+class SlowFileSystem(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
+    """A local folder that takes its time for every file."""
+
+    protocol = "slow"
+
+    def mv(self, path1: str, path2: str, **options: Any) -> None:
+        time.sleep(0.04)
+        super().mv(path1, path2, **options)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(path).removeprefix("slow://").rstrip("/")
+
+
+class Sees(Hook):
+    """Sees the newest checkpoint after each iteration."""
+
+    priority = "LOWEST"
+    effects = Effects()  # else it would see what an inline save leaves
+    changes_state = False
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.newest: list[int] = []
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        self.newest.append(max((info.step for info in list_checkpoints(self.folder)), default=0))
+
+
+class Hears(Hook):
+    """Hears what is saved; in a hook of its own, since who listens waits for what it will hear."""
+
+    def __init__(self) -> None:
+        self.saved: list[str] = []
+
+    def after_save_checkpoint(self, runner: Any, path: str, meta: Any) -> None:
+        self.saved.append(path.rpartition("/")[2])
+
+
+def overtakes(rank: int, folder: str) -> Any:
+    fsspec.register_implementation("slow", SlowFileSystem, clobber=True)
+    sees, hears = Sees(f"{folder}/run"), Hears()
+    hook = {"format": "sharded", "interval": 1, "max_keep_ckpts": 2, "out_dir": f"slow://{folder}"}
+    _, weights, _ = trained(
+        f"{folder}/run",
+        strategy={"type": "FSDP2"},
+        custom_hooks=[sees, hears],
+        default_hooks={"checkpoint": {**hook, "by_epoch": False}, "logger": None},
+        train_cfg={"by_epoch": False, "max_iters": 5},
+    )
+    return hears.saved, sees.newest, weights
+
+
+def test_saves_that_training_overtakes_are_committed_in_order_the_last_one_after_its_end(
+    tmp_path: Path,
+) -> None:
+    told = run_ranks(2, overtakes, str(tmp_path), with_group=False)
+    for saved, newest, _ in told:
+        assert saved == [f"iter_{step}" for step in range(1, 6)]
+        assert newest[-1] <= 3, "two more were in flight when the last iteration had ended"
+    infos = list_checkpoints(tmp_path / "run")
+    assert [verify(info.url).name for info in infos] == ["iter_4", "iter_5"]
+    last = restore(infos[-1].url)["state_dict"]
+    assert {name: tensor.flatten().tolist() for name, tensor in last.items()} == told[0][2]
+    assert {path.name for path in (tmp_path / "run").glob("iter_*/")} == {"iter_4", "iter_5"}
