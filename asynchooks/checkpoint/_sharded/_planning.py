@@ -7,7 +7,8 @@ Training thread; the ranks talk through what is injected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemType
 from torch.distributed.tensor import DTensor
 
+from asynchooks.checkpoint._sharded._layout import check_strided
 from asynchooks.errors import CaptureError
 
 __all__ = ["Alone", "Planning", "RankPlan", "Talk"]
@@ -28,6 +30,9 @@ OBJECTS = frozenset({"meta", "message_hub", "param_schedulers", "resume"})
 
 RANKS = "ranks"
 """The entry that holds each rank's own objects, by its number."""
+
+_LEAVES = frozenset({torch.Tensor, torch.nn.Parameter, DTensor, int, float, bool, str, type(None), tuple})
+"""Types of what is never flattened further."""
 
 
 class Talk(Protocol):
@@ -99,10 +104,10 @@ class Planning:
         Raises:
             CaptureError: the state cannot be written so, on this rank or another.
         """
-        flat, paths = flattened(state)
-        structure = tuple(_shape_of(name, value) for name, value in flat.items())
+        flat = flattened(state)
+        structure = (*flat, *_shapes(flat))
         if self.talk.any_rank(structure != self._structure or self._plan is None):
-            self._plan = self._planned(flat, paths)
+            self._plan = self._planned(flat, _paths(state))
             self._structure = structure
         assert self._plan is not None  # noqa: S101 - planned above, at the first time
         return self._plan, flat
@@ -110,7 +115,7 @@ class Planning:
     def _planned(self, flat: dict[str, Any], paths: Mapping[str, Any]) -> RankPlan:
         try:
             mine: Any = self._local(flat, paths)
-        except (ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+        except (CaptureError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
             mine = f"{type(error).__name__}: {error}"
         answer = self.talk.decided_by_first(mine, _decide)
         if isinstance(answer, str):
@@ -127,23 +132,49 @@ class Planning:
             or name == own
             or (self.rank == 0 and not name.startswith(f"{RANKS}."))
         }
+        for name, value in chosen.items():
+            if isinstance(value, torch.Tensor):
+                check_strided(name, local_part(value))
         plan = create_default_local_save_plan(chosen, self.rank == 0)
-        return replace(plan, planner_data={name: path for name, path in paths.items() if name in chosen})
+        return replace(plan, planner_data={name: paths[name] for name in chosen})
 
 
-def flattened(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parts of a state by their names in the checkpoint, and the keys on the way to each."""
+def flattened(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a state by their names in the checkpoint: those that DCP's `flatten_state_dict` gives them."""
+    flat: dict[str, Any] = {}
+    count = 0
+    for key, value in _nested(state).items():
+        if type(value) in (dict, OrderedDict) and _LEAVES.issuperset(map(type, value.values())):
+            parts = {
+                f"{key}.{name}": part for name, part in value.items()
+            }  # in a sixth of the time of DCP's walk
+        else:
+            parts = flatten_state_dict({key: value})[0]
+        count += len(parts)
+        flat.update(parts)
+    if len(flat) < count:
+        raise ValueError("two parts of the state have one name when it is flat: rename one of them")
     whole = {name: value for name, value in state.items() if name in OBJECTS}
-    ranks = {f"{RANKS}.{rank}": value for rank, value in state.get(RANKS, {}).items()}
-    rest = {name: value for name, value in state.items() if name not in OBJECTS and name != RANKS}
-    flat, paths = flatten_state_dict(rest)
-    own_paths = {name: tuple(name.split(".", 1)) for name in ranks}
-    return {**flat, **whole, **ranks}, {**paths, **{name: (name,) for name in whole}, **own_paths}
+    return {**flat, **whole, **{f"{RANKS}.{rank}": value for rank, value in state.get(RANKS, {}).items()}}
+
+
+def _nested(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name not in OBJECTS and name != RANKS}
+
+
+def _paths(state: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """The keys on the way to each part."""
+    whole = {name: (name,) for name in state if name in OBJECTS}
+    ranks = {f"{RANKS}.{rank}": (RANKS, f"{rank}") for rank in state.get(RANKS, {})}
+    return {**flatten_state_dict(_nested(state))[1], **whole, **ranks}
 
 
 def local_part(value: Any) -> Any:
     """What of a tensor lies on this rank; no message."""
-    return value.to_local() if isinstance(value, DTensor) else value
+    if not isinstance(value, DTensor):
+        return value
+    with torch.no_grad():  # a view for autograd takes 8 us more, for each tensor of each save
+        return value.to_local()
 
 
 def index_key(index: MetadataIndex) -> str:
@@ -170,11 +201,10 @@ def _decide(plans: list[Any]) -> list[Any]:
     return [first, *(RankPlan(items) for items in everyone[1:])]
 
 
-def _shape_of(name: str, value: Any) -> tuple[Any, ...]:
-    """What of a value the plan depends on."""
-    if isinstance(value, DTensor):
-        mesh = value.device_mesh
-        return name, value.shape, value.dtype, value.placements, mesh
-    if isinstance(value, torch.Tensor):
-        return name, value.shape, value.dtype
-    return (name,)
+def _shapes(flat: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """What of the tensors the plan depends on."""
+    for name, value in flat.items():
+        if isinstance(value, DTensor):
+            yield name, value.shape, value.dtype, value.placements, value.device_mesh
+        elif isinstance(value, torch.Tensor):
+            yield name, value.shape, value.dtype
