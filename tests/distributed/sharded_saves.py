@@ -96,9 +96,14 @@ class Saver:
         if not self.first_has_store:
             return distributed.open_rendezvous(f"saves/{session}", deadline_s=self.deadline_s)
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if self.rank == 0 else None
-        port = distributed.broadcast_object(store and store.port)
-        options = {"rank": self.rank, "world_size": distributed.world_size(), "deadline_s": self.deadline_s}
-        return Rendezvous(store or TCPStore("127.0.0.1", port), name=session, **options)
+        port: int = distributed.broadcast_object(0 if store is None else store.port)
+        return Rendezvous(
+            store or TCPStore("127.0.0.1", port),
+            rank=self.rank,
+            world_size=distributed.world_size(),
+            name=session,
+            deadline_s=self.deadline_s,
+        )
 
     def save(self, step: int, **options: Any) -> CheckpointInfo:
         snapshot = capture_shards(plan_shards(state(step), self.planning))

@@ -27,7 +27,7 @@ from asynchooks.errors import CaptureError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["lay_out", "plain", "starts_of"]
+__all__ = ["check_strided", "lay_out", "plain", "starts_of"]
 
 _PAGE_BYTES = 4096
 _PAGED_BYTES = 2**18  # below it, a page of padding costs more than the copy
@@ -35,8 +35,8 @@ _GATHERED_BYTES = 2**14  # below it, a buffer of its own costs more than the cop
 _PROTOCOL = 2
 
 
-def plain(key: str, tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor whose bytes in memory are its bytes in the file; a copy only where it was a strided view.
+def check_strided(key: str, tensor: torch.Tensor) -> None:
+    """Refuse what `plain` cannot take.
 
     Raises:
         CaptureError: no part of such a tensor could be read alone.
@@ -46,6 +46,15 @@ def plain(key: str, tensor: torch.Tensor) -> torch.Tensor:
             f"cannot write {key} as shards: a {type(tensor).__name__} of layout {tensor.layout}. A sharded "
             "checkpoint takes strided tensors; put this one into an object, or save in one file."
         )
+
+
+def plain(key: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor whose bytes in memory are its bytes in the file; a copy only where it was a strided view.
+
+    Raises:
+        CaptureError: see `check_strided`.
+    """
+    check_strided(key, tensor)
     return tensor.detach().resolve_conj().resolve_neg().contiguous()
 
 

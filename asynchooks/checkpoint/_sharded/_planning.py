@@ -7,7 +7,8 @@ Training thread; the ranks talk through what is injected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -19,9 +20,13 @@ from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemType
 from torch.distributed.tensor import DTensor
 
+from asynchooks.checkpoint._sharded._layout import check_strided
 from asynchooks.errors import CaptureError
 
 __all__ = ["Alone", "Planning", "RankPlan", "Talk"]
+
+_LEAVES = frozenset({torch.Tensor, torch.nn.Parameter, DTensor, int, float, bool, str, type(None), tuple})
+"""Types of what is never flattened further."""
 
 
 class Talk(Protocol):
@@ -97,18 +102,18 @@ class Planning:
         Raises:
             CaptureError: the state cannot be written so, on this rank or another.
         """
-        flat, paths = flattened(state, self.objects, self.of_ranks)
-        structure = tuple(_shape_of(name, value) for name, value in flat.items())
+        flat = flattened(state, self.objects, self.of_ranks)
+        structure = (*flat, *_shapes(flat))
         if self.talk.any_rank(structure != self._structure or self._plan is None):
-            self._plan = self._planned(flat, paths)
+            self._plan = self._planned(flat, state)
             self._structure = structure
         assert self._plan is not None  # noqa: S101 - planned above, at the first time
         return self._plan, flat
 
-    def _planned(self, flat: dict[str, Any], paths: Mapping[str, Any]) -> RankPlan:
+    def _planned(self, flat: dict[str, Any], state: Mapping[str, Any]) -> RankPlan:
         try:
-            mine: Any = self._local(flat, paths)
-        except (ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+            mine: Any = self._local(flat, paths_in(state, self.objects, self.of_ranks))
+        except (CaptureError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
             mine = f"{type(error).__name__}: {error}"
         answer = self.talk.decided_by_first(mine, _decide)
         if isinstance(answer, str):
@@ -125,39 +130,73 @@ class Planning:
             or name == f"{ranks}{self.rank}"
             or (self.rank == 0 and not (self.of_ranks and name.startswith(ranks)))
         }
+        for name, value in chosen.items():
+            if isinstance(value, torch.Tensor):
+                check_strided(name, local_part(value))
         plan = create_default_local_save_plan(chosen, self.rank == 0)
-        return replace(plan, planner_data={name: path for name, path in paths.items() if name in chosen})
+        return replace(plan, planner_data={name: paths[name] for name in chosen})
 
 
-def flattened(
-    state: Mapping[str, Any], objects: Collection[str] = (), of_ranks: str = ""
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parts of a state by their names in the checkpoint, and the keys on the way to each.
+def flattened(state: Mapping[str, Any], objects: Collection[str] = (), of_ranks: str = "") -> dict[str, Any]:
+    """The parts of a state by their names in the checkpoint: those that DCP's `flatten_state_dict` gives them.
 
     Args:
-        state: nested dicts and lists, which are flattened as DCP does it.
+        state: nested dicts and lists.
         objects: entries that are one object each, whatever is in them; ``resume.*`` are those in ``resume``.
         of_ranks: one of those that holds each rank's own object by its number.
     """
-    own = {name for name in state if name in objects or f"{name}.*" in objects}
-    flat, paths = flatten_state_dict({name: value for name, value in state.items() if name not in own})
-    for name in own:
+    nested, whole = _apart(state, objects, of_ranks)
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if type(value) in (dict, OrderedDict) and _LEAVES.issuperset(map(type, value.values())):
+            flat.update(
+                (f"{key}.{name}", part) for name, part in value.items()
+            )  # a sixth of the time of DCP's walk
+        else:
+            flat.update(flatten_state_dict({key: value})[0])
+    flat.update((".".join(map(str, path)), value) for path, value in whole)
+    return flat
+
+
+def paths_in(
+    state: Mapping[str, Any], objects: Collection[str] = (), of_ranks: str = ""
+) -> dict[str, tuple[Any, ...]]:
+    """The keys on the way to each part; arguments as of `flattened`.
+
+    Raises:
+        ValueError: two parts have one name.
+    """
+    nested, whole = _apart(state, objects, of_ranks)
+    paths: dict[str, tuple[Any, ...]] = flatten_state_dict(nested)[1]
+    return {**paths, **{".".join(map(str, path)): path for path, _ in whole}}
+
+
+def _apart(
+    state: Mapping[str, Any], objects: Collection[str], of_ranks: str
+) -> tuple[dict[str, Any], list[tuple[tuple[Any, ...], Any]]]:
+    """What is flattened, and what is one object each, with the keys on the way to it."""
+    whole: list[tuple[tuple[Any, ...], Any]] = []
+    nested: dict[str, Any] = {}
+    for name, value in state.items():
         if name in objects:
-            flat[name], paths[name] = state[name], (name,)
-            continue
-        for key, value in state[name].items():
-            inner = f"{name}.{key}"
-            if inner != of_ranks:
-                flat[inner], paths[inner] = value, (name, key)
-                continue
-            for rank, mine in value.items():
-                flat[f"{inner}.{rank}"], paths[f"{inner}.{rank}"] = mine, (name, key, rank)
-    return flat, paths
+            whole.append(((name,), value))
+        elif f"{name}.*" not in objects:
+            nested[name] = value
+        else:
+            for key, inner in value.items():
+                if f"{name}.{key}" == of_ranks:
+                    whole.extend(((name, key, rank), own) for rank, own in inner.items())
+                else:
+                    whole.append(((name, key), inner))
+    return nested, whole
 
 
 def local_part(value: Any) -> Any:
     """What of a tensor lies on this rank; no message."""
-    return value.to_local() if isinstance(value, DTensor) else value
+    if not isinstance(value, DTensor):
+        return value
+    with torch.no_grad():  # a view for autograd takes 8 us more, for each tensor of each save
+        return value.to_local()
 
 
 def index_key(index: MetadataIndex) -> str:
@@ -184,11 +223,10 @@ def _decide(plans: list[Any]) -> list[Any]:
     return [first, *(RankPlan(items) for items in everyone[1:])]
 
 
-def _shape_of(name: str, value: Any) -> tuple[Any, ...]:
-    """What of a value the plan depends on."""
-    if isinstance(value, DTensor):
-        mesh = value.device_mesh
-        return name, value.shape, value.dtype, value.placements, mesh
-    if isinstance(value, torch.Tensor):
-        return name, value.shape, value.dtype
-    return (name,)
+def _shapes(flat: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """What of the tensors the plan depends on."""
+    for name, value in flat.items():
+        if isinstance(value, DTensor):
+            yield name, value.shape, value.dtype, value.placements, value.device_mesh
+        elif isinstance(value, torch.Tensor):
+            yield name, value.shape, value.dtype

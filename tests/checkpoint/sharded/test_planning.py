@@ -1,0 +1,52 @@
+"""What a plan names, what it depends on, and what it refuses before anything is copied."""
+
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed.checkpoint._nested_dict import flatten_state_dict
+
+from asynchooks.checkpoint._sharded._planning import Planning, flattened
+from asynchooks.errors import CaptureError
+
+WEIGHT = torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"state_dict": OrderedDict({"a.b": WEIGHT, "c": torch.nn.Parameter(WEIGHT)})},
+        {"optimizer": {"state.a.step": 1, "betas": (0.9, WEIGHT), "lr": [0.1], 3: None}},
+        {"deep": {"a": {"b": {}, "c": [WEIGHT, {"d": 1}]}, "e": "text"}, "empty": {}, "top": WEIGHT},
+    ],
+    ids=["flat", "numbers", "deep"],
+)
+def test_parts_have_the_names_that_dcp_gives_them(state: dict[str, Any]) -> None:
+    expected, _ = flatten_state_dict(state)
+
+    assert list(flattened(state)) == list(expected)
+    assert all(flattened(state)[name] is expected[name] for name in expected)
+
+
+def test_two_parts_of_one_name_are_refused() -> None:
+    with pytest.raises(CaptureError, match="cannot be sharded.*duplicate"):
+        Planning().plan({"a": {"b.c": 1}, "a.b": {"c": 2}})
+
+
+@pytest.mark.parametrize(
+    "changed", [{"w": torch.ones(3)}, {"w": WEIGHT.double()}, {"w": 1}, {"v": WEIGHT}], ids=str
+)
+def test_a_plan_is_kept_until_the_structure_changes(changed: dict[str, Any]) -> None:
+    planning = Planning(objects={"meta"})
+    first, _ = planning.plan({"state_dict": {"w": WEIGHT}, "meta": {"iter": 1}})
+    again, _ = planning.plan({"state_dict": {"w": WEIGHT + 1}, "meta": {"iter": 2, "more": "text"}})
+    other, _ = planning.plan({"state_dict": changed, "meta": {"iter": 3}})
+
+    assert again is first
+    assert other is not first
+
+
+def test_what_cannot_be_written_as_shards_is_refused_by_name() -> None:
+    with pytest.raises(CaptureError, match=r"cannot write state_dict\.w as shards"):
+        Planning().plan({"state_dict": {"w": torch.eye(3).to_sparse()}})
