@@ -82,7 +82,10 @@ class ShardSnapshot:
 def plan_shards(state: Mapping[str, Any], planning: Planning) -> PlannedState:
     """Find out what this rank writes of a state. Training thread; a collective, see `Planning.plan`."""
     plan, flat = planning.plan(state)
-    parts: dict[str, Any] = {index_key(item.index): local_part(flat[item.index.fqn]) for item in plan.tensors}
+    with torch.no_grad():  # else a DTensor makes a view that autograd knows for each of its parts
+        parts: dict[str, Any] = {
+            index_key(item.index): local_part(flat[item.index.fqn]) for item in plan.tensors
+        }
     parts.update({item.index.fqn: flat[item.index.fqn] for item in plan.objects})
     return PlannedState(plan, parts)
 
