@@ -57,7 +57,7 @@ def lay_out(
     position = 0
     for key, tensor in tensors.items():
         view = _bytes_of(tensor)
-        head, start = _head(tensor.dtype, tuple(tensor.shape), view.nbytes, _residue(view, position))
+        head, start = _head(tensor.dtype, tuple(tensor.shape), view.nbytes, _residue(tensor, position))
         tail = _tail(tensor.dtype, tuple(tensor.shape), view.nbytes, start)
         length = start + view.nbytes + len(tail)
         padding = -length % ALIGNMENT  # so that the next one's records are aligned in the file, too
@@ -71,12 +71,11 @@ def lay_out(
     return Content.of(*buffers), places
 
 
-def _residue(view: memoryview, position: int) -> int | None:
+def _residue(tensor: torch.Tensor, position: int) -> int | None:
     """Where in a page of the archive the tensor's bytes are to start; None where it does not matter."""
-    if view.nbytes < _PAGED_BYTES:
+    if tensor.nbytes < _PAGED_BYTES:
         return None
-    address = int(np.frombuffer(view, np.uint8).ctypes.data)
-    return (address - position) % _PAGE_BYTES
+    return (tensor.data_ptr() - position) % _PAGE_BYTES
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
