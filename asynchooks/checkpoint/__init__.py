@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         capture_shards,
         plan_shards,
     )
+    from asynchooks.checkpoint._sharded._writer import ShardWriter
     from asynchooks.checkpoint._storage import (
         Entry,
         NestingStore,
@@ -73,6 +74,7 @@ __all__ = [
     "restore",
     "restore_latest",
     "ShardReader",
+    "ShardWriter",
     "verify",
     "list_checkpoints",
     "find_latest",
@@ -115,6 +117,7 @@ _MODULES = {
     "_restore._restore": ("find_readable", "restore", "restore_latest"),
     "_retention": ("KeepAll", "KeepAny", "KeepBest", "KeepEvery", "KeepLast", "RetentionPolicy", "Verdict"),
     "_sharded._reader": ("ShardReader",),
+    "_sharded._writer": ("ShardWriter",),
     "_storage": (
         "Entry",
         "NestingStore",

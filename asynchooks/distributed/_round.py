@@ -33,6 +33,7 @@ Progress: TypeAlias = Callable[[int], None]
 
 _DECIDED, _FAILED = b"decided", b"failed"
 _LEAST_POLL_S, _POLL_GROWTH = 0.0005, 1.5
+_LOOKS_PER_VERDICT = 4  # of who waits for others to arrive, and hears of a failure so much later
 _MOST_TEXT = 4000
 
 
@@ -220,10 +221,10 @@ class Round:
         watch = self._watch
         assert watch is not None  # noqa: S101 - made with the connection
         is_verdict = signs.get(0) == self._key("verdict")  # then one question at a look is enough
-        for _ in self._polls(progress, self._meeting.poll_s(is_awaited=not is_verdict)):
+        for look, _ in enumerate(self._polls(progress, self._meeting.poll_s(is_awaited=not is_verdict))):
             if telling.has(*signs.values()):
                 return
-            if not is_verdict:
+            if not is_verdict and look % _LOOKS_PER_VERDICT == _LOOKS_PER_VERDICT - 1:
                 self._raise_if_failed()
             for rank, why in watch.lost(telling, list(signs)):
                 if not telling.has(signs[rank]):  # it may have come just before its rank died

@@ -37,7 +37,7 @@ class Telling:
         self._store = store
         self._patience_s = patience_s
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._is_silent = False
+        self._silence: str | None = None  # why nothing is asked any more
         # a daemon: it may hang in a call when the process ends
         threading.Thread(target=_serve, args=(self._calls,), name="asynchooks store", daemon=True).start()
 
@@ -59,7 +59,8 @@ class Telling:
         return telling
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Let the connection go; what is asked afterwards fails at once."""
+        self._silence = self._silence or "this process has closed its connection"
         self._calls.put(None)
 
     def hurry(self, patience_s: float) -> None:
@@ -116,13 +117,13 @@ class Telling:
         self._ask(self._store.delete_key, key)
 
     def _ask(self, method: Callable[..., T], *arguments: Any) -> T:
-        if self._is_silent:
-            raise StoreLost("it has stopped answering")
+        if self._silence is not None:
+            raise StoreLost(self._silence)
         call = _Call(method, arguments)
         self._calls.put(call)
         if not call.is_done.wait(self._patience_s):
-            self._is_silent = True
-            raise StoreLost(f"it has not answered for {self._patience_s:g} s")
+            self._silence = f"it has not answered for {self._patience_s:g} s"
+            raise StoreLost(self._silence)
         if call.error is not None:
             if isinstance(call.error, RuntimeError):  # torch's DistError is one
                 raise StoreLost(str(call.error).partition("\n")[0]) from call.error

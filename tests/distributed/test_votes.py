@@ -72,7 +72,7 @@ def votes_without_one(rank: int, folder: str) -> str:
 
 
 def votes_beside_one_that_hangs(rank: int) -> tuple[str, float]:
-    votes = Votes(control_group(), timeout_s=1.0)
+    votes = Votes(control_group(), timeout_s=0.5)
     votes.cast(0)
     votes.settle()
     if rank == 1:

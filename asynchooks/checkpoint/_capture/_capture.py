@@ -23,6 +23,7 @@ from asynchooks.checkpoint._capture._storages import (
     PLAIN_TENSORS,
     is_strided,
     is_wrapper,
+    parts_of,
     storage_key,
     survey,
     unstrided_nbytes,
@@ -295,10 +296,10 @@ class _Copying:
 
     def _copy_data(self, value: torch.Tensor, path: _Path) -> torch.Tensor:
         if is_wrapper(value):
-            names, context = cast("Any", value).__tensor_flatten__()
-            inner = {name: self.copy(getattr(value, name), (path, _Attribute(name))) for name in names}
+            tensors, others, context = parts_of(value)
+            inner = {name: self.copy(part, (path, _Attribute(name))) for name, part in tensors.items()}
             rebuild = cast("Any", type(value)).__tensor_unflatten__
-            return cast("torch.Tensor", rebuild(inner, context, value.size(), value.stride()))
+            return cast("torch.Tensor", rebuild({**inner, **others}, context, value.size(), value.stride()))
         if not is_strided(value):
             self.nbytes += unstrided_nbytes(value)
             return value.detach().clone().cpu()

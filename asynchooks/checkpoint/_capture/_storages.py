@@ -16,6 +16,7 @@ __all__ = [
     "inner_tensors",
     "is_strided",
     "is_wrapper",
+    "parts_of",
     "storage_key",
     "survey",
     "unstrided_nbytes",
@@ -67,9 +68,15 @@ def inner_tensors(value: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that a wrapper holds, at any depth; of any other tensor, itself."""
     if not is_wrapper(value):
         return [value]
-    names, _ = cast("Any", value).__tensor_flatten__()
-    parts = [getattr(value, name) for name in names]  # a DTensor's mesh is one of them
-    return [inner for part in parts if isinstance(part, torch.Tensor) for inner in inner_tensors(part)]
+    return [inner for part in parts_of(value)[0].values() for inner in inner_tensors(part)]
+
+
+def parts_of(value: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, Any], Any]:
+    """What a wrapper names when it is taken apart: tensors, values that never change (a device mesh), its context."""
+    names, context = cast("Any", value).__tensor_flatten__()
+    named = {name: getattr(value, name) for name in names}
+    tensors = {name: part for name, part in named.items() if isinstance(part, torch.Tensor)}
+    return tensors, {name: part for name, part in named.items() if name not in tensors}, context
 
 
 def is_wrapper(value: torch.Tensor) -> bool:

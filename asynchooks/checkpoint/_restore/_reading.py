@@ -102,9 +102,10 @@ class Reading:
         if store.parallel_reads == 1:
             self._source = _Spool.of(store, name, nbytes)
 
-    def compare(self, extents: Iterable[Extent]) -> None:
-        """Say what a file without a manifest can be compared with."""
+    def compare(self, extents: Iterable[Extent], *, save: str = "") -> None:
+        """Say what a file without a manifest of its own can be compared with, and how errors name its save."""
         self._extents = sorted(extents, key=lambda extent: extent.start)
+        self._save = save
 
     def bytes(self, start: int, end: int) -> bytes:
         """A few bytes, compared before they are returned.

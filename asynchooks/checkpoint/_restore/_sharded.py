@@ -79,7 +79,7 @@ def verify_sharded(store: Store, manifest: Manifest, progress: Progress) -> None
     folder = Folder.of(nesting(store).folder(manifest.name), manifest)
     for name in sorted(folder.lengths):
         reading = Reading(folder.store, name, folder.lengths[name], progress=progress)
-        reading.compare(folder.extents_of(name))
+        reading.compare(folder.extents_of(name), save=folder.save)
         with reading.filling([], everything=True):
             pass
 

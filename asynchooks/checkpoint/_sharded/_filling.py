@@ -124,6 +124,7 @@ class _FileReader:
         self._where = url_of(folder.store, name)
         self._nbytes = folder.nbytes_of(name)
         self._digests = folder.extents_of(name)
+        self._save = folder.save
         self._reading = Reading(folder.store, name, self._nbytes, scratch=new_scratch, progress=progress)
         self._threads = folder.store.parallel_reads
 
@@ -220,7 +221,7 @@ class _FileReader:
             for at, data in job.around:
                 again.append((at, data, bytearray(len(data))))
                 regions.append(Region(at, len(data), memoryview(again[-1][2])))
-        self._reading.compare(self._digests or _extents(jobs, objects))
+        self._reading.compare(self._digests or _extents(jobs, objects), save=self._save)
         with self._reading.filling(regions, everything=False, again=True) as filling, torch.no_grad():
             for job in jobs:
                 if id(job) not in direct:

@@ -115,7 +115,7 @@ class Folder:
         chunks = self.files[name].chunks
         ends = accumulate(chunk.nbytes for chunk in chunks)
         return [
-            Extent(end - chunk.nbytes, end, f"chunk {index}{self.save}", digest=chunk.digest)
+            Extent(end - chunk.nbytes, end, f"chunk {index}", digest=chunk.digest)
             for index, (chunk, end) in enumerate(zip(chunks, ends, strict=True))
         ]
 
@@ -124,7 +124,7 @@ class Folder:
         for extent in self.extents_of(METADATA):
             if len(data) < extent.end or digest([view[extent.start : extent.end]]) != extent.digest:
                 raise CorruptCheckpointError(
-                    f"{where}: {extent.what} differs from what was saved. Load an older checkpoint."
+                    f"{where}: {extent.what} differs from what was saved{self.save}. Load an older checkpoint."
                 )
             start = extent.end
         if start != len(data):

@@ -19,14 +19,16 @@ import numpy as np
 import torch
 from torch._utils import _rebuild_tensor_v2, _rebuild_tensor_v3
 
+from asynchooks.checkpoint._capture._storages import is_strided, is_wrapper
 from asynchooks.checkpoint._content import Content
 from asynchooks.checkpoint._serialize import TYPED, storage_class
 from asynchooks.checkpoint._zip import ALIGNMENT, Archive
+from asynchooks.errors import CaptureError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Place", "lay_out"]
+__all__ = ["Place", "lay_out", "plain"]
 
 _PAGE_BYTES = 4096
 _PAGED_BYTES = 2**18  # below it, a page of padding costs more than the copy
@@ -39,6 +41,20 @@ class Place:
 
     offset: int
     length: int
+
+
+def plain(key: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor whose bytes in memory are its bytes in the file; a copy only where it was a strided view.
+
+    Raises:
+        CaptureError: no part of such a tensor could be read alone.
+    """
+    if is_wrapper(tensor) or not is_strided(tensor):
+        raise CaptureError(
+            f"cannot write {key} as shards: a {type(tensor).__name__} of layout {tensor.layout}. A sharded "
+            "checkpoint takes strided tensors; put this one into an object, or save in one file."
+        )
+    return tensor.detach().resolve_conj().resolve_neg().contiguous()
 
 
 def lay_out(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,13 +29,14 @@ from torch.distributed.checkpoint.metadata import (
 from asynchooks.errors import CorruptCheckpointError, ForeignCheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-__all__ = ["MAX_METADATA_BYTES", "decode_metadata", "encode_metadata"]
+__all__ = ["MAX_METADATA_BYTES", "decode_metadata", "encode_metadata", "with_places"]
 
 MAX_METADATA_BYTES = 2**30
 """DCP writes about 150 bytes for each shard of each tensor; nothing that is longer is read."""
 
+_VERSION = "1.0.0"  # of DCP's format; torch 2.6 has no name for it
 _MAX_DIMENSIONS = 64
 
 _FIELDS: dict[type, frozenset[str]] = {
@@ -49,6 +51,14 @@ _FIELDS: dict[type, frozenset[str]] = {
     _StoragePrefix: frozenset({"prefix"}),
 }
 _CLASSES = {(kind.__module__, kind.__qualname__): kind for kind in _FIELDS}
+
+
+def with_places(metadata: Metadata, places: Mapping[MetadataIndex, _StorageInfo]) -> Metadata:
+    """The metadata of a planned checkpoint, and where each item lies. Says nothing of the folder: it may be moved."""
+    whole = replace(metadata, storage_data=dict(places), storage_meta=StorageMeta())
+    if hasattr(whole, "version"):  # not in torch 2.6
+        whole.version = _VERSION
+    return whole
 
 
 def encode_metadata(metadata: Metadata) -> bytes:

@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, _StorageInfo
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.filesystem import _StorageInfo
 
 from asynchooks.checkpoint._content import digest
 from asynchooks.checkpoint._files import File, file_from_document
 from asynchooks.checkpoint._sharded._layout import Place
+from asynchooks.checkpoint._sharded._metadata import with_places
 from asynchooks.checkpoint._sharded._planning import RankPlan, index_key
 from asynchooks.errors import CorruptCheckpointError
 
 if TYPE_CHECKING:
-    from torch.distributed.checkpoint.metadata import MetadataIndex
+    from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 
 __all__ = ["Teller", "Told"]
 
@@ -88,10 +88,7 @@ class Told:
                 ) from error
             files.append(file)
         assert plan.metadata is not None  # noqa: S101 - the first rank's
-        metadata = dataclasses.replace(plan.metadata, storage_data=places, storage_meta=StorageMeta())
-        if hasattr(metadata, "version"):  # not in torch 2.6
-            metadata.version = CURRENT_DCP_VERSION
-        return files, metadata
+        return files, with_places(plan.metadata, places)
 
     def _tensors(self, rank: int, told: Mapping[str, object]) -> list[int]:
         layout = str(told["layout"])

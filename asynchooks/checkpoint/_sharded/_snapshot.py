@@ -16,7 +16,7 @@ from asynchooks.checkpoint._capture._capture import Snapshot, capture, state_nby
 from asynchooks.checkpoint._capture._overlap import NOBODY, Overlap, Watch
 from asynchooks.checkpoint._content import Content
 from asynchooks.checkpoint._manifest import Layout
-from asynchooks.checkpoint._sharded._layout import Place, lay_out
+from asynchooks.checkpoint._sharded._layout import Place, lay_out, plain
 from asynchooks.checkpoint._sharded._planning import Planning, RankPlan, index_key, local_part
 
 __all__ = ["PlannedState", "ShardSnapshot", "capture_shards", "plan_shards"]
@@ -74,7 +74,9 @@ class ShardSnapshot:
     def lay_out(self) -> tuple[Content, dict[str, Place]]:
         """The bytes of this rank's data file, and where each item lies in it, by `index_key`. After `wait`."""
         parts = self.parts.outline
-        tensors = {key: _plain(parts[key]) for key in (index_key(item.index) for item in self.plan.tensors)}
+        tensors = {
+            key: plain(key, parts[key]) for key in (index_key(item.index) for item in self.plan.tensors)
+        }
         objects = {item.index.fqn: _pickled(parts[item.index.fqn]) for item in self.plan.objects}
         return lay_out(tensors, objects)
 
@@ -95,11 +97,6 @@ def capture_shards(
 ) -> ShardSnapshot:
     """Copy what this rank writes. Training thread; arguments and errors as of `capture`. No collective."""
     return ShardSnapshot(state.plan, capture(dict(state.parts), overlap=overlap, watch=watch))
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor whose bytes in memory are its bytes in the file; a copy only where it was a strided view."""
-    return tensor.detach().resolve_conj().resolve_neg().contiguous()
 
 
 def _pickled(value: Any) -> bytes:

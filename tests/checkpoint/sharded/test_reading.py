@@ -154,7 +154,7 @@ def test_damage_outside_of_what_is_wanted_does_not_matter(run: Path) -> None:
     data.write_bytes(content)
 
     assert restore(run / "iter_2", keys=["meta"])["meta"]["iter"] == 2
-    with pytest.raises(CorruptCheckpointError, match=r"distcp: chunk \d+ .*differs from what was saved"):
+    with pytest.raises(CorruptCheckpointError, match=r"distcp: chunk \d+, .*differs from what was saved"):
         verify(run / "iter_2")
 
 

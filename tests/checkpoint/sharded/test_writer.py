@@ -1,4 +1,4 @@
-"""What ``torch.distributed.checkpoint`` itself reads of what we write."""
+"""What ``dcp.save`` writes through `ShardWriter`, plain ``dcp.load`` and `restore` read."""
 
 import uuid
 from pathlib import Path
@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from asynchooks.checkpoint import open_store
-from asynchooks.checkpoint._sharded._items import DataFile, Written, data_file, starts_of
-from asynchooks.checkpoint._sharded._writer import ShardWriter, write_file
+from asynchooks.checkpoint import ShardWriter, open_store, restore
 from asynchooks.checkpoint._storage import read_all
 from asynchooks.testing import run_ranks
 
@@ -58,6 +57,7 @@ def save_on_rank(rank: int, folder: str) -> None:
     back = {"replicated": emptied(replicated)}
     load(back, checkpoint_id=folder)
     assert all(torch.equal(back["replicated"][key], replicated[key]) for key in replicated)
+    assert all(torch.equal(tensor, replicated[key]) for key, tensor in restore(folder)["replicated"].items())
     dist.barrier()
 
 
@@ -66,6 +66,16 @@ def test_plain_load_reads_every_kind_of_item(tmp_path: Path) -> None:
     save(saved, storage_writer=ShardWriter(tmp_path / "iter_1"), no_dist=True)
     back = emptied(saved)
     load(back, checkpoint_id=tmp_path / "iter_1", no_dist=True)
+
+    assert all(torch.equal(back["tensors"][kind], saved["tensors"][kind]) for kind in saved["tensors"])
+    assert all(torch.equal(back[name], saved[name]) for name in ("turned", "part", "scalar", "empty"))
+    assert (back["step"], back["object"]) == (saved["step"], saved["object"])
+
+
+def test_restore_reads_what_plain_save_wrote(tmp_path: Path) -> None:
+    saved = state()
+    save(saved, storage_writer=ShardWriter(tmp_path / "iter_1"), no_dist=True)
+    back = restore(tmp_path / "iter_1")
 
     assert all(torch.equal(back["tensors"][kind], saved["tensors"][kind]) for kind in saved["tensors"])
     assert all(torch.equal(back[name], saved[name]) for name in ("turned", "part", "scalar", "empty"))
@@ -90,11 +100,15 @@ def test_any_store_takes_a_sharded_checkpoint() -> None:
     assert Metadata.__name__.encode() in read_all(store, ".metadata")
 
 
-def test_what_a_rank_wrote_travels_as_two_bytes_an_item(tmp_path: Path) -> None:
-    file: DataFile = data_file([torch.zeros(n % 7, 5) for n in range(1000)])
-    written = Written(write_file(open_store(tmp_path), "data", file.content, nfiles=16_384), file.lengths)
-    sent = written.encode()
+def test_what_replaces_a_checkpoint_is_read_and_the_old_data_stays(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path / "iter_1")
+    for value in (1.0, 2.0):
+        save({"weight": torch.full((3,), value)}, storage_writer=writer, no_dist=True)
 
-    assert Written.decode(sent, where="rank 1") == written
-    assert len(sent) < 3000
-    assert all(start % 64 == 0 for start in starts_of(file.lengths))
+    assert restore(tmp_path / "iter_1")["weight"].tolist() == [2.0] * 3
+    assert len([*(tmp_path / "iter_1").glob("*.distcp")]) == 2
+
+
+def test_a_sparse_tensor_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointException, match=r"cannot write weight.* layout torch\.sparse_coo"):
+        save({"weight": torch.eye(3).to_sparse()}, storage_writer=ShardWriter(tmp_path / "a"), no_dist=True)
