@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from asynchooks.checkpoint._content import digest
 from asynchooks.checkpoint._sharded._datafile import data_name, write_data
-from asynchooks.checkpoint._sharded._metadata import encode_metadata
 from asynchooks.checkpoint._sharded._results import Teller, Told
 from asynchooks.checkpoint._storage import Share, nesting, shared
 from asynchooks.distributed import Rendezvous
@@ -101,14 +100,14 @@ def take_part(
             if meeting.is_first:
                 claim()
             shards.wait()  # first: laying out reads what is strided, and pickles what objects hold
-            content, places = shards.lay_out()
+            content, lengths = shards.lay_out()
             with span(content.nbytes):
                 file = write_data(folder, own, content, nfiles=meeting.world_size + 1, progress=progress_here)
-            payload = party.teller.tell(file, places, shards.plan)
+            payload = party.teller.tell(file, lengths)
             payloads = round_.arrive(payload, progress=lambda _: progress(1))
         if payloads is not None:
-            files, metadata = party.told.gather(payloads, shards.plan, what)
-            round_.decide(commit(files, encode_metadata(metadata), save_id))
+            files, metadata = party.told.gather(payloads, shards.plan, what, save_id)
+            round_.decide(commit(files, metadata, save_id))
         with _hearing(folder, own, party):
             decision = round_.decision(progress=lambda _: progress(1))
         party.teller.heard()
