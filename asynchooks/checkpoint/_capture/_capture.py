@@ -20,6 +20,7 @@ from asynchooks.checkpoint._capture._overlap import NOBODY, Copy, Overlap, Plan,
 from asynchooks.checkpoint._capture._pickled import copy_by_pickle
 from asynchooks.checkpoint._capture._staging import Staging, shared_staging
 from asynchooks.checkpoint._capture._storages import (
+    PLAIN_TENSORS,
     is_strided,
     is_wrapper,
     parts_of,
@@ -39,7 +40,6 @@ __all__ = ["Snapshot", "capture", "prepare_capture", "state_nbytes"]
 _ATOMS: frozenset[type] = frozenset(
     {int, float, bool, str, complex, type(None), torch.Size, torch.dtype, torch.device, torch.layout}
 )
-_PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
 _WEIGHTS_ONLY_CONTAINERS: frozenset[type] = frozenset(
     {dict, OrderedDict, Counter, list, tuple, set, bytearray}
 )
@@ -280,11 +280,13 @@ class _Copying:
         except (RuntimeError, NotImplementedError) as error:
             _refuse(path, f"a {type(value).__name__} that torch cannot copy ({error})", error)
         kind = type(value)
-        if isinstance(value, torch.nn.Parameter):
+        if kind is torch.Tensor:
+            pass
+        elif isinstance(value, torch.nn.Parameter):
             copied = torch.nn.Parameter(copied, requires_grad=value.requires_grad)
-        elif kind is not torch.Tensor and not is_wrapper(value):
+        elif not is_wrapper(value):
             copied = copied.as_subclass(kind)
-        if kind not in _PLAIN_TENSORS:
+        if kind not in PLAIN_TENSORS:
             self._note_unsafe(kind, path)
         if value.__dict__ and not is_wrapper(value):
             copied.__dict__.update(self.copy(value.__dict__, path))
@@ -293,7 +295,7 @@ class _Copying:
         return copied
 
     def _copy_data(self, value: torch.Tensor, path: _Path) -> torch.Tensor:
-        if type(value) not in _PLAIN_TENSORS and is_wrapper(value):
+        if is_wrapper(value):
             tensors, others, context = parts_of(value)
             inner = {name: self.copy(part, (path, _Attribute(name))) for name, part in tensors.items()}
             rebuild = cast("Any", type(value)).__tensor_unflatten__
@@ -302,30 +304,36 @@ class _Copying:
             self.nbytes += unstrided_nbytes(value)
             return value.detach().clone().cpu()
         source = value.untyped_storage()
-        storage, is_new = self._copy_storage(source, value.dtype, path)
+        storage, new = self._copy_storage(source, value.dtype, path)
         if value.numel() and not storage.nbytes():
             _refuse(path, "a tensor whose storage was freed; gather the parameters first")
         copied = torch.empty(0, dtype=value.dtype).set_(
             storage, value.storage_offset(), value.size(), value.stride()
         )
         is_all = value.nbytes == storage.nbytes() and value.is_contiguous()
-        if is_new and is_all and type(value) in _PLAIN_TENSORS and not value.is_conj() and not value.is_neg():
+        if (
+            new is not None
+            and is_all
+            and type(value) in PLAIN_TENSORS
+            and not value.is_conj()
+            and not value.is_neg()
+        ):
             # detached: `.data = other` on the tensor itself must not turn a later copy to other memory
-            self._will_copy(source, copied, value.detach())
-        elif is_new:
-            self._will_copy(source, _bytes_of(storage), _bytes_of(source))
+            self._will_copy(new, copied, value.detach())
+        elif new is not None:
+            self._will_copy(new, _bytes_of(storage), _bytes_of(source))
         if value.is_conj():
             copied = copied.conj()
         return torch._neg_view(copied) if value.is_neg() else copied  # noqa: SLF001 - torch has no public way
 
-    def _will_copy(self, storage: torch.UntypedStorage, target: torch.Tensor, source: torch.Tensor) -> None:
+    def _will_copy(self, key: object, target: torch.Tensor, source: torch.Tensor) -> None:
         if target.nbytes:
-            self.pieces[storage_key(storage)] = Piece(target, source)
+            self.pieces[key] = Piece(target, source)
 
     def _copy_storage(
         self, storage: torch.UntypedStorage, dtype: torch.dtype, path: _Path
-    ) -> tuple[torch.UntypedStorage, bool]:
-        """The copy of a storage, and whether its bytes are still to be copied."""
+    ) -> tuple[torch.UntypedStorage, object | None]:
+        """The copy of a storage, and the storage's key if its bytes are still to be copied."""
         key = storage_key(storage)
         known = self._storages.get(key)
         if known is not None:
@@ -334,14 +342,14 @@ class _Copying:
                     path,
                     f"memory that the state also holds as {known[1]}; torch.save takes one dtype: clone it",
                 )
-            return known[0], False
+            return known[0], None
         copied = self._targets.get(key)
         if copied is None:
             copied = torch.UntypedStorage(storage.nbytes())  # type: ignore[no-untyped-call]
         self.nbytes += storage.nbytes()
         self._storages[key] = (copied, dtype)
         self.paths[key] = path
-        return copied, key not in self._taken
+        return copied, None if key in self._taken else key
 
     def _copy_storage_object(self, value: torch.UntypedStorage | torch.TypedStorage, path: _Path) -> Any:
         source, dtype = (
@@ -349,9 +357,9 @@ class _Copying:
             if isinstance(value, torch.TypedStorage)
             else (value, torch.uint8)
         )
-        copied, is_new = self._copy_storage(source, dtype, path)
-        if is_new:
-            self._will_copy(source, _bytes_of(copied), _bytes_of(source))
+        copied, new = self._copy_storage(source, dtype, path)
+        if new is not None:
+            self._will_copy(new, _bytes_of(copied), _bytes_of(source))
         if isinstance(value, torch.UntypedStorage):
             return copied
         return torch.TypedStorage(wrap_storage=copied, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]

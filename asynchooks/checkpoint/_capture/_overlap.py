@@ -88,7 +88,9 @@ def _sample(source: torch.Tensor) -> list[bytes]:
     if source.device.type != "cpu":
         return []
     start, nbytes = source.data_ptr(), source.nbytes
-    size = min(_SAMPLE_BYTES, nbytes)
+    size = _SAMPLE_BYTES
+    if nbytes <= 2 * size:
+        return [ctypes.string_at(start, nbytes)]
     return [ctypes.string_at(start + offset, size) for offset in (0, (nbytes - size) // 2, nbytes - size)]
 
 

@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 __all__ = [
+    "PLAIN_TENSORS",
     "Found",
     "inner_tensors",
     "is_strided",
@@ -20,6 +21,9 @@ __all__ = [
     "survey",
     "unstrided_nbytes",
 ]
+
+
+PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
 
 
 @dataclass(slots=True)
@@ -77,7 +81,7 @@ def parts_of(value: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, An
 
 def is_wrapper(value: torch.Tensor) -> bool:
     """Whether a tensor is a subclass that has no memory of its own but holds tensors."""
-    return bool(is_traceable_wrapper_subclass(value))
+    return type(value) not in PLAIN_TENSORS and bool(is_traceable_wrapper_subclass(value))
 
 
 def is_strided(value: torch.Tensor) -> bool:

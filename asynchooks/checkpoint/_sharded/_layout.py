@@ -74,7 +74,7 @@ def lay_out(tensors: Iterable[torch.Tensor], objects: Sequence[bytes]) -> tuple[
     position = 0
     for tensor in tensors:
         view = _bytes_of(tensor)
-        head, start = _head(tensor.dtype, tuple(tensor.shape), view.nbytes, _residue(view, position))
+        head, start = _head(tensor.dtype, tuple(tensor.shape), view.nbytes, _residue(tensor, position))
         tail = _tail(tensor.dtype, tuple(tensor.shape), view.nbytes, start)
         lengths.append(start + view.nbytes + len(tail))
         padding = -lengths[-1] % ALIGNMENT  # so that the next one's records are aligned in the file, too
@@ -98,12 +98,11 @@ def starts_of(lengths: Sequence[int], *, ntensors: int) -> list[int]:
     return starts
 
 
-def _residue(view: memoryview, position: int) -> int | None:
+def _residue(tensor: torch.Tensor, position: int) -> int | None:
     """Where in a page of the archive the tensor's bytes are to start; None where it does not matter."""
-    if view.nbytes < _PAGED_BYTES:
+    if tensor.nbytes < _PAGED_BYTES:
         return None
-    address = int(np.frombuffer(view, np.uint8).ctypes.data)
-    return (address - position) % _PAGE_BYTES
+    return (tensor.data_ptr() - position) % _PAGE_BYTES
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:

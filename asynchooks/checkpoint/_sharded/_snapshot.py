@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from asynchooks.checkpoint._capture._capture import Snapshot, capture, state_nbytes
 from asynchooks.checkpoint._capture._overlap import NOBODY, Overlap, Watch
 from asynchooks.checkpoint._content import Content
@@ -79,7 +81,8 @@ class ShardSnapshot:
 def plan_shards(state: Mapping[str, Any], planning: Planning) -> PlannedState:
     """Find out what this rank writes of a state. Training thread; a collective, see `Planning.plan`."""
     plan, flat = planning.plan(state)
-    parts: dict[str, Any] = {key: local_part(flat[index.fqn]) for key, index in plan.tensors.items()}
+    with torch.no_grad():  # else a DTensor makes a view that autograd knows for each of its parts
+        parts: dict[str, Any] = {key: local_part(flat[index.fqn]) for key, index in plan.tensors.items()}
     parts.update({key: flat[index.fqn] for key, index in plan.objects.items()})
     return PlannedState(plan, parts)
 
