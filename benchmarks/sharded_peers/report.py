@@ -86,7 +86,7 @@ def scene_text(scene: Scene, rows: Mapping[str, Mapping[str, Any]], problem: str
 
 
 def notes_text(names: Sequence[str]) -> str:
-    """Return why each saver costs what it costs."""
+    """Return what each saver does; which part of it costs what is not measured."""
     noted = [(saver_class(name).title, saver_class(name).note) for name in names]
     return "\n".join(f"- {title}: {note}." for title, note in noted if note)
 

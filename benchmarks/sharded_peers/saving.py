@@ -30,7 +30,7 @@ class Saver:
 
     Attributes:
         title: in tables.
-        note: why it costs what it costs; goes below the table.
+        note: what it does; goes below the table. Which part of it costs what is not measured.
     """
 
     title: ClassVar[str]
@@ -138,8 +138,8 @@ class DcpThread(_Dcp):
 
     title = "DCP async_save, thread"
     note = (
-        "a new copy of all that a rank holds on every call, replicated or not (pages are faulted in while training "
-        "waits); planning, pickling and writing then hold the GIL beside the steps"
+        "a new copy of all that a rank holds on every call, replicated or not; a thread of the training process then "
+        "plans, pickles and writes"
     )
     staging: ClassVar[StagingOptions | None] = None
     kind: ClassVar[AsyncCheckpointerType] = AsyncCheckpointerType.THREAD
@@ -186,8 +186,8 @@ class DcpThreadCached(DcpThread):
 
     title = "DCP async_save, thread, cached staging and plan"
     note = (
-        "a warm copy, still of all that a rank holds; comparing the plan with the kept one, `torch.save` of each "
-        "tensor and two collectives over pickled results hold the GIL beside the steps"
+        "a copy into buffers that stay, still of all that a rank holds; a thread of the training process compares "
+        "the plan with the kept one, calls `torch.save` for each tensor and exchanges pickled results"
     )
     staging = StagingOptions(False, False, False, False)
     cached_plan = True
@@ -207,9 +207,8 @@ class DcpProcess(DcpThread):
 
     title = "DCP async_save, process"
     note = (
-        "the copy is moved into new shared memory and a handle of every tensor pickled to the process on each save; "
-        "there the same planning and writing without the steps' GIL, on the steps' cores; the first save starts the "
-        "process"
+        "the copy is moved into new shared memory and a handle of every tensor pickled to the process on each save, "
+        "which plans and writes on the steps' cores; the first save starts the process"
     )
     kind = AsyncCheckpointerType.PROCESS
 
@@ -226,8 +225,8 @@ class DcpProcessCached(DcpProcess):
 
     title = "DCP async_save, process, cached shared staging and plan"
     note = (
-        "a warm copy into shared memory, of all that a rank holds; handles are pickled on each save all the same, "
-        "the process rebuilds every tensor from them and compares its plan"
+        "a copy into shared buffers that stay, of all that a rank holds; handles are pickled on each save all the "
+        "same, and the process rebuilds every tensor from them and compares its plan"
     )
     staging = StagingOptions(False, True, False, False)
     cached_plan = True
