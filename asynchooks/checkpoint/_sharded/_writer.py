@@ -1,14 +1,13 @@
 """A writer for ``torch.distributed.checkpoint.save``: any store, in the layout of saves of the background.
 
-Decides that data files have names of their own save, so that nothing that exists is overwritten, and that
-`.metadata`, which makes them count, comes last. Knows no manifest: what it writes is DCP's alone.
+Decides that every data file has a name of its own, so that nothing that exists is overwritten, and that `.metadata`,
+which makes them count, comes last. Knows no manifest: what it writes is DCP's alone.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch.distributed.checkpoint.filesystem import _StorageInfo
@@ -23,6 +22,7 @@ from asynchooks.checkpoint._sharded._datafile import data_name
 from asynchooks.checkpoint._sharded._layout import lay_out, plain, starts_of
 from asynchooks.checkpoint._sharded._metadata import encode_metadata, with_places
 from asynchooks.checkpoint._storage import open_store, unlimited
+from asynchooks.distributed import rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,9 +77,8 @@ class ShardWriter(StorageWriter):
         return plan
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
-        """Give every rank the name of its file, which holds an id of this save: DCP may not tell when one begins."""
-        save_id = uuid.uuid4().hex
-        return [replace(plan, storage_data=data_name(rank, save_id)) for rank, plan in enumerate(plans)]
+        """Leave the plans as they are: a name in them would come again, from a planner that keeps its plans."""
+        return plans
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """Write this rank's file; durable when it returns."""
@@ -97,7 +96,7 @@ class ShardWriter(StorageWriter):
             else:
                 tensors[item.index] = plain(item.index.fqn, value.detach().cpu())
         content, lengths = lay_out(tensors.values(), [*objects.values()])
-        name: str = plan.storage_data
+        name = data_name(rank(), uuid.uuid4().hex)
         self._store.put(name, content, progress=self._progress)
         starts = starts_of(lengths, ntensors=len(tensors))
         return [
