@@ -15,7 +15,7 @@ pytestmark = pytest.mark.ranks
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_readmes_commands_train_on_two_ranks_and_resume(
+def test_the_readmes_commands_train_on_two_ranks_and_go_on_on_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -31,6 +31,9 @@ def test_the_readmes_commands_train_on_two_ranks_and_resume(
         assert done.returncode == 0, f"{command}: {done.stderr}"
 
     assert len(commands) == 2
-    left = list_checkpoints("work_dirs/18")
-    assert {"epoch_3", "epoch_4"} <= {info.name for info in left}
-    assert {info.layout for info in left} == {"sharded"}
+    left = {info.name: info for info in list_checkpoints("work_dirs/18")}
+    assert {name: info.world_size for name, info in left.items() if name in ("epoch_3", "epoch_4")} == {
+        "epoch_3": 2,
+        "epoch_4": 1,
+    }
+    assert {info.layout for info in left.values()} == {"sharded"}

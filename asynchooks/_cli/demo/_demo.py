@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
+from asynchooks._cli._configured import tell
 from asynchooks._cli.demo._environment import describe_environment
 from asynchooks._cli.demo._measure import Block, measure_baseline
 from asynchooks._cli.demo._progress import Display
@@ -98,6 +99,9 @@ def _run_in(store: Store, options: DemoOptions, console: Console) -> int:
 
 
 def _say_error(error: BaseException, console: Console) -> None:
+    if console.quiet:  # not the first rank; what it alone knows must not be lost
+        tell(error)
+        return
     console.print(f"[red]error:[/red] {type(error).__name__}: {escape(str(error))}", soft_wrap=True)
 
 

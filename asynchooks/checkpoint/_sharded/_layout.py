@@ -2,7 +2,7 @@
 
 Decides where in the file each item lies. Only the few bytes around a tensor are made here; its own are handed on
 where they lie. A large tensor's bytes get the same place in a page of the file as they have in memory, so that a disk
-takes them without a copy.
+takes them without a copy. Small ones are gathered, so that a model of a thousand biases is few buffers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import io
 import pickle
 import sys
 from collections import OrderedDict
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,21 +25,14 @@ from asynchooks.checkpoint._zip import ALIGNMENT, Archive
 from asynchooks.errors import CaptureError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["Place", "lay_out", "plain"]
+__all__ = ["lay_out", "plain", "starts_of"]
 
 _PAGE_BYTES = 4096
 _PAGED_BYTES = 2**18  # below it, a page of padding costs more than the copy
+_GATHERED_BYTES = 2**14  # below it, a buffer of its own costs more than the copy
 _PROTOCOL = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an item lies in its file, in bytes."""
-
-    offset: int
-    length: int
 
 
 def plain(key: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -57,34 +49,44 @@ def plain(key: str, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().resolve_conj().resolve_neg().contiguous()
 
 
-def lay_out(
-    tensors: Mapping[str, torch.Tensor], objects: Mapping[str, bytes]
-) -> tuple[Content, dict[str, Place]]:
-    """Lay a file out: the tensors in their order, then the objects.
-
-    Reads no tensor's bytes, which may still be on their way.
+def lay_out(tensors: Iterable[torch.Tensor], objects: Sequence[bytes]) -> tuple[Content, list[int]]:
+    """Lay a file out: the tensors, then the objects. Any thread.
 
     Args:
-        tensors: by any key; on the CPU, contiguous.
+        tensors: on the CPU, contiguous, their bytes there: see `plain`.
         objects: pickled already.
+
+    Returns:
+        The file's bytes, and the length of each item in it, in that order; `starts_of` tells where they lie.
     """
     buffers: list[bytes | memoryview] = []
-    places: dict[str, Place] = {}
+    gathered: list[bytes | memoryview] = []
+    lengths: list[int] = []
     position = 0
-    for key, tensor in tensors.items():
+    for tensor in tensors:
         view = _bytes_of(tensor)
         head, start = _head(tensor.dtype, tuple(tensor.shape), view.nbytes, _residue(view, position))
         tail = _tail(tensor.dtype, tuple(tensor.shape), view.nbytes, start)
-        length = start + view.nbytes + len(tail)
-        padding = -length % ALIGNMENT  # so that the next one's records are aligned in the file, too
-        buffers += [head, view, tail + bytes(padding)]
-        places[key] = Place(position, length)
-        position += length + padding
-    for key, data in objects.items():
-        buffers.append(data)
-        places[key] = Place(position, len(data))
-        position += len(data)
-    return Content.of(*buffers), places
+        lengths.append(start + view.nbytes + len(tail))
+        padding = -lengths[-1] % ALIGNMENT  # so that the next one's records are aligned in the file, too
+        if view.nbytes < _GATHERED_BYTES:
+            gathered += [head, view, tail, bytes(padding)]
+        else:
+            buffers += [b"".join([*gathered, head]), view]
+            gathered = [tail, bytes(padding)]
+        position += lengths[-1] + padding
+    buffers.append(b"".join([*gathered, *objects]))
+    return Content.of(*buffers), [*lengths, *map(len, objects)]
+
+
+def starts_of(lengths: Sequence[int], *, ntensors: int) -> list[int]:
+    """Where the items of a file start, the first `ntensors` of which are tensors."""
+    starts: list[int] = []
+    position = 0
+    for number, length in enumerate(lengths):
+        starts.append(position)
+        position += length + (-length % ALIGNMENT if number < ntensors else 0)
+    return starts
 
 
 def _residue(view: memoryview, position: int) -> int | None:

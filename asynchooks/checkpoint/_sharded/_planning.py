@@ -7,8 +7,9 @@ Training thread; the ranks talk through what is injected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -45,9 +46,9 @@ class Alone:
         return decide([mine])[0]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RankPlan:
-    """What one rank writes.
+    """What one rank writes: its tensors in the order of the plan, then its objects.
 
     Attributes:
         items: DCP's, this rank's alone.
@@ -59,15 +60,15 @@ class RankPlan:
     metadata: Metadata | None = None
     everyone: tuple[tuple[WriteItem, ...], ...] = ()
 
-    @property
-    def tensors(self) -> list[WriteItem]:
-        """The items that are tensors or parts of them."""
-        return [item for item in self.items if item.type is not WriteItemType.BYTE_IO]
+    @cached_property
+    def tensors(self) -> dict[str, MetadataIndex]:
+        """The items that are tensors or parts of them, by `index_key`."""
+        return _by_key(item for item in self.items if item.type is not WriteItemType.BYTE_IO)
 
-    @property
-    def objects(self) -> list[WriteItem]:
-        """The items that are objects."""
-        return [item for item in self.items if item.type is WriteItemType.BYTE_IO]
+    @cached_property
+    def objects(self) -> dict[str, MetadataIndex]:
+        """The items that are objects, by their names."""
+        return _by_key(item for item in self.items if item.type is WriteItemType.BYTE_IO)
 
 
 @dataclass(slots=True)
@@ -162,6 +163,10 @@ def local_part(value: Any) -> Any:
 def index_key(index: MetadataIndex) -> str:
     """A name for a part of a tensor: that of the tensor, and where the part starts."""
     return index.fqn if index.offset is None else f"{index.fqn}@{','.join(map(str, index.offset))}"
+
+
+def _by_key(items: Iterable[WriteItem]) -> dict[str, MetadataIndex]:
+    return {index_key(item.index): item.index for item in items}
 
 
 def _decide(plans: list[Any]) -> list[Any]:

@@ -18,7 +18,6 @@ from anyio import CancelScope, to_thread
 
 from asynchooks.checkpoint._content import digest
 from asynchooks.checkpoint._sharded._datafile import data_name, write_data
-from asynchooks.checkpoint._sharded._metadata import encode_metadata
 from asynchooks.checkpoint._sharded._results import Teller, Told
 from asynchooks.checkpoint._storage import Share, nesting, shared
 from asynchooks.distributed import Rendezvous, Round
@@ -158,17 +157,17 @@ def take_part(
             if meeting.is_first:
                 claim()
             shards.wait()  # first: laying out reads what is strided, and pickles what objects hold
-            content, places = shards.lay_out()
+            content, lengths = shards.lay_out()
             with span(content.nbytes):
                 file = write_data(folder, own, content, nfiles=meeting.world_size + 1, progress=progress_here)
             progress(0)  # the store may have held this thread for so long that nobody waits for it any more
-            payload = party.teller.tell(file, places, shards.plan)
+            payload = party.teller.tell(file, lengths)
             payloads = round_.arrive(payload, progress=lambda _: progress(1))
         with _hearing(folder, own, party, round_):
             if payloads is not None:
                 with party.holding(round_):
-                    files, metadata = party.told.gather(payloads, shards.plan, what)
-                    committed = commit(files, encode_metadata(metadata), save_id)
+                    files, metadata = party.told.gather(payloads, shards.plan, what, save_id)
+                    committed = commit(files, metadata, save_id)
                 round_.decide(committed)
             decision = round_.decision(progress=lambda _: progress(1))
         party.teller.heard()

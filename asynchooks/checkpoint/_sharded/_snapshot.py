@@ -5,19 +5,17 @@ Decides that a rank copies its own items alone, and when objects are pickled: be
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
-
-import torch
 
 from asynchooks.checkpoint._capture._capture import Snapshot, capture, state_nbytes
 from asynchooks.checkpoint._capture._overlap import NOBODY, Overlap, Watch
 from asynchooks.checkpoint._content import Content
 from asynchooks.checkpoint._manifest import Layout
-from asynchooks.checkpoint._sharded._layout import Place, lay_out, plain
-from asynchooks.checkpoint._sharded._planning import Planning, RankPlan, index_key, local_part
+from asynchooks.checkpoint._sharded._layout import lay_out, plain
+from asynchooks.checkpoint._sharded._pickles import pickled
+from asynchooks.checkpoint._sharded._planning import Planning, RankPlan, local_part
 
 __all__ = ["PlannedState", "ShardSnapshot", "capture_shards", "plan_shards"]
 
@@ -71,21 +69,18 @@ class ShardSnapshot:
         """
         self.parts.wait()
 
-    def lay_out(self) -> tuple[Content, dict[str, Place]]:
-        """The bytes of this rank's data file, and where each item lies in it, by `index_key`. After `wait`."""
+    def lay_out(self) -> tuple[Content, list[int]]:
+        """The bytes of this rank's data file, and the length of each item, in the order of the plan. After `wait`."""
         parts = self.parts.outline
-        tensors = {
-            key: plain(key, parts[key]) for key in (index_key(item.index) for item in self.plan.tensors)
-        }
-        objects = {item.index.fqn: _pickled(parts[item.index.fqn]) for item in self.plan.objects}
-        return lay_out(tensors, objects)
+        tensors = [plain(key, parts[key]) for key in self.plan.tensors]
+        return lay_out(tensors, [pickled(parts[key]) for key in self.plan.objects])
 
 
 def plan_shards(state: Mapping[str, Any], planning: Planning) -> PlannedState:
     """Find out what this rank writes of a state. Training thread; a collective, see `Planning.plan`."""
     plan, flat = planning.plan(state)
-    parts: dict[str, Any] = {index_key(item.index): local_part(flat[item.index.fqn]) for item in plan.tensors}
-    parts.update({item.index.fqn: flat[item.index.fqn] for item in plan.objects})
+    parts: dict[str, Any] = {key: local_part(flat[index.fqn]) for key, index in plan.tensors.items()}
+    parts.update({key: flat[index.fqn] for key, index in plan.objects.items()})
     return PlannedState(plan, parts)
 
 
@@ -94,9 +89,3 @@ def capture_shards(
 ) -> ShardSnapshot:
     """Copy what this rank writes. Training thread; arguments and errors as of `capture`. No collective."""
     return ShardSnapshot(state.plan, capture(dict(state.parts), overlap=overlap, watch=watch))
-
-
-def _pickled(value: Any) -> bytes:
-    file = io.BytesIO()
-    torch.save(value, file)
-    return file.getvalue()

@@ -20,16 +20,15 @@ from torch.futures import Future
 from asynchooks.checkpoint._content import Content
 from asynchooks.checkpoint._files import METADATA
 from asynchooks.checkpoint._sharded._datafile import data_name
-from asynchooks.checkpoint._sharded._layout import lay_out, plain
+from asynchooks.checkpoint._sharded._layout import lay_out, plain, starts_of
 from asynchooks.checkpoint._sharded._metadata import encode_metadata, with_places
-from asynchooks.checkpoint._sharded._planning import index_key
 from asynchooks.checkpoint._storage import open_store, unlimited
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
-    from torch.distributed.checkpoint.metadata import Metadata
+    from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
     from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 
     from asynchooks.checkpoint._storage import Progress, Store
@@ -89,22 +88,21 @@ class ShardWriter(StorageWriter):
         return done
 
     def _write(self, plan: SavePlan, planner: SavePlanner) -> list[WriteResult]:
-        tensors: dict[str, torch.Tensor] = {}
-        objects: dict[str, bytes] = {}
+        tensors: dict[MetadataIndex, torch.Tensor] = {}
+        objects: dict[MetadataIndex, bytes] = {}
         for item in plan.items:
-            key = index_key(item.index)
             value: Any = planner.resolve_data(item)
             if item.type is WriteItemType.BYTE_IO:
-                objects[key] = value.getvalue()
+                objects[item.index] = value.getvalue()
             else:
-                tensors[key] = plain(key, value.detach().cpu())
-        content, places = lay_out(tensors, objects)
+                tensors[item.index] = plain(item.index.fqn, value.detach().cpu())
+        content, lengths = lay_out(tensors.values(), [*objects.values()])
         name: str = plan.storage_data
         self._store.put(name, content, progress=self._progress)
-        found = [(item.index, places[index_key(item.index)]) for item in plan.items]
+        starts = starts_of(lengths, ntensors=len(tensors))
         return [
-            WriteResult(index, place.length, _StorageInfo(name, place.offset, place.length))
-            for index, place in found
+            WriteResult(index, length, _StorageInfo(name, start, length))
+            for index, start, length in zip([*tensors, *objects], starts, lengths, strict=True)
         ]
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
