@@ -9,7 +9,7 @@ import logging
 import platform
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -30,8 +30,7 @@ from asynchooks.checkpoint._commit import (
     settle,
     withdraw,
 )
-from asynchooks.checkpoint._content import Content
-from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest, SavedAs, temporary_name
+from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest, SavedAs
 from asynchooks.checkpoint._ownership import Ownership
 from asynchooks.checkpoint._persist import Persist
 from asynchooks.checkpoint._prune import judge_in, remove_judged
@@ -45,11 +44,12 @@ from asynchooks.instrument import Instrument, Span, SpanKind
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from asynchooks.checkpoint._capture._capture import Snapshot
     from asynchooks.checkpoint._files import File
     from asynchooks.checkpoint._retention import RetentionPolicy
-    from asynchooks.checkpoint._sharded._saving import Party
+    from asynchooks.checkpoint._sharded._saving import Party, Place
     from asynchooks.checkpoint._sharded._snapshot import ShardSnapshot
     from asynchooks.checkpoint._storage import Entry, Progress
 
@@ -145,12 +145,18 @@ class Checkpointer:
             is visible. RankFailedError, RankLostError: another rank could not write its shards, or died.
         """
         request = checked(snapshot, name, step, epoch, metrics, pointer, keep, group)
-        async with self._one_at_a_time:
+        save = partial(self._save, request)
+        async with AsyncExitStack() as stack:
+            if request.snapshot.layout == "sharded":
+                save = partial(
+                    self._save_shards, request, await stack.enter_async_context(self._place(request))
+                )
+            await stack.enter_async_context(self._one_at_a_time)
             transfer = Transfer(
                 f"saving {url_of(self._store, name)} (step {step})", deadline_s=self._deadline_s
             )
             try:
-                return await transfer.run(partial(self._save, request, transfer))
+                return await transfer.run(partial(save, transfer))
             except CheckpointError as error:
                 raise at_step(error, request) from error.__cause__
 
@@ -166,7 +172,7 @@ class Checkpointer:
             CheckpointNotFoundError: the bucket does not exist.
             CheckpointConflictError: another process writes to this folder.
         """
-        await self._in_turn(f"checking {self.url}", partial(_probe, self._store), self._ownership.claim)
+        await self._in_turn(f"checking {self.url}", self._ownership.probe, self._ownership.claim)
 
     def check_sync(self) -> None:
         """`check` for a script without an event loop."""
@@ -198,8 +204,6 @@ class Checkpointer:
             await transfer.run(take_all)
 
     async def _save(self, request: Request, transfer: Transfer) -> CheckpointInfo:
-        if request.snapshot.layout == "sharded":
-            return await self._save_shards(request, transfer)
         await transfer.call(self._ownership.claim, stoppable=True)
         draft, serialized = await transfer.call(partial(self._prepare, request), stoppable=True)
         with self._span("persist", request.step, request.name, serialized.content.nbytes):
@@ -220,24 +224,29 @@ class Checkpointer:
             raise
         return info
 
-    async def _save_shards(self, request: Request, transfer: Transfer) -> CheckpointInfo:
-        from asynchooks.checkpoint._sharded._saving import Party, take_part
+    def _place(self, request: Request) -> AbstractAsyncContextManager[Place]:
+        """This save's place among those of the party, from now on."""
+        from asynchooks.checkpoint._sharded._saving import Party
 
-        party = self._party = self._party or Party.alone()
+        self._party = self._party or Party.alone()
+        return self._party.place(f"step {request.step}: {url_of(self._store, request.name)}")
+
+    async def _save_shards(self, request: Request, place: Place, transfer: Transfer) -> CheckpointInfo:
+        from asynchooks.checkpoint._sharded._saving import take_part
+
         part = partial(
             take_part,
-            party,
+            place,
             self._store,
             cast("ShardSnapshot", request.snapshot),
             name=request.name,
-            what=f"step {request.step}: {url_of(self._store, request.name)}",
             progress=transfer.progress,
             span=partial(self._span, "persist", request.step, request.name),
             claim=self._ownership.claim,
             commit=partial(self._commit_shards, request, transfer),
             decided=transfer.be_patient,
         )
-        told = await transfer.call(part, stoppable=True, left_behind=party.give_up)
+        told = await transfer.call(part, stoppable=True, left_behind=place.party.give_up)
         return CheckpointInfo.from_json(told)
 
     def _commit_shards(
@@ -389,10 +398,3 @@ class Checkpointer:
                         detail={"name": name, "bytes": nbytes},
                     )
                 )
-
-
-def _probe(store: Store) -> None:
-    name = temporary_name(uuid.uuid4().hex)
-    store.put(name, Content.of(b"asynchooks writes here"))
-    store.entries()
-    store.delete(name)

@@ -12,10 +12,13 @@ import logging
 import os
 import threading
 import time
+import uuid
 import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from asynchooks.checkpoint._content import Content
+from asynchooks.checkpoint._manifest import temporary_name
 from asynchooks.checkpoint._owner import OWNER_FILE, Owner
 from asynchooks.checkpoint._process import is_running, this_process, writer_id
 from asynchooks.checkpoint._storage import owner_file
@@ -63,6 +66,17 @@ class Ownership:
         with self._lock:
             if self._file is None:
                 self._claim()
+
+    def probe(self) -> None:
+        """Write, list and delete a file: whether the store takes them is known before there is anything to lose.
+
+        Raises:
+            StorageError: it does not.
+        """
+        name = temporary_name(uuid.uuid4().hex)
+        self._store.put(name, Content.of(b"asynchooks writes here"))
+        self._store.entries()
+        self._store.delete(name)
 
     def renew(self, step: int) -> None:
         """Make sure of the claim. Called once per save, before what is saved is visible.

@@ -20,6 +20,7 @@ from asynchooks.checkpoint import (
     KeepLast,
     Party,
     Planning,
+    ShardSnapshot,
     capture_shards,
     open_store,
     plan_shards,
@@ -95,20 +96,23 @@ class Saver:
         """Meet through the store of the process group, or through one that the first rank holds."""
         if not self.first_has_store:
             return distributed.open_rendezvous(f"saves/{session}", deadline_s=self.deadline_s)
-        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if self.rank == 0 else None
-        port: int = distributed.broadcast_object(0 if store is None else store.port)
+        own = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if self.rank == 0 else None
+        port = distributed.broadcast_object(0 if own is None else own.port)
         return Rendezvous(
-            store or TCPStore("127.0.0.1", port),
+            own or TCPStore("127.0.0.1", port),
             rank=self.rank,
             world_size=distributed.world_size(),
             name=session,
             deadline_s=self.deadline_s,
         )
 
+    def captured(self, step: int) -> ShardSnapshot:
+        return capture_shards(plan_shards(state(step), self.planning))
+
     def save(self, step: int, **options: Any) -> CheckpointInfo:
-        snapshot = capture_shards(plan_shards(state(step), self.planning))
         return self.checkpointer.save_sync(
-            snapshot, **{"name": SAVES[step], "step": step, "pointer": "last", "keep": KeepLast(1), **options}
+            self.captured(step),
+            **{"name": SAVES[step], "step": step, "pointer": "last", "keep": KeepLast(1), **options},
         )
 
     def told_of(self, step: int, **options: Any) -> tuple[str, float]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from asynchooks.checkpoint import list_checkpoints, verify
-from asynchooks.errors import StorageError
+from asynchooks.errors import RankFailedError, StorageError
 from asynchooks.testing import (
     Fault,
     FaultyLink,
@@ -134,6 +136,44 @@ def test_where_a_store_holds_one_rank_all_hear_of_it_within_the_stores_deadline(
     assert [then for _, (then, _) in told] == ["saved 4"] * 2
     assert steps_seen(tmp_path) == [1, 2, 4]
     assert_a_later_run_goes_on(tmp_path)
+
+
+def one_is_cancelled(rank: int, folder: str) -> list[str]:
+    """Rank 1 cancels its second save while the first one is under way."""
+    saver = Saver(rank, folder, deadline_s=60.0)
+    told = ["", "", ""]
+
+    async def save(step: int) -> None:
+        try:
+            await saver.checkpointer.save(saver.captured(step), name=SAVES[step], step=step)
+            told[step - 1] = "saved"
+        except RankFailedError as error:
+            told[step - 1] = str(error)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(save, 1)
+            await anyio.lowlevel.checkpoint()
+            with anyio.CancelScope() as scope:
+                if rank == 1:
+                    scope.cancel()
+                await save(2)
+        await save(3)
+
+    anyio.run(main)
+    saver.meeting.close()
+    return told
+
+
+def test_a_save_that_one_rank_cancels_before_its_turn_fails_on_all_and_the_next_is_saved(
+    tmp_path: Path,
+) -> None:
+    (first, failed, then), of_rank_1 = run_ranks(2, one_is_cancelled, str(tmp_path))
+
+    assert [first, then] == ["saved"] * 2
+    assert "rank 1 failed: DistributedError: its save was cancelled" in failed
+    assert of_rank_1 == ["saved", "", "saved"]
+    assert steps_seen(tmp_path) == [1, 3]
 
 
 def slow(rank: int, folder: str) -> str:

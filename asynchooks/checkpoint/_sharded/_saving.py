@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
+
+from anyio import CancelScope, to_thread
 
 from asynchooks.checkpoint._content import digest
 from asynchooks.checkpoint._sharded._datafile import data_name, write_data
@@ -21,7 +24,7 @@ from asynchooks.distributed import Rendezvous, Round
 from asynchooks.errors import CheckpointError, DistributedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from asynchooks.checkpoint._files import File
@@ -61,6 +64,25 @@ class Party:
                 if self._held is round_:
                     self._held = None
 
+    @asynccontextmanager
+    async def place(self, what: str) -> AsyncIterator[Place]:
+        """Take the next place among the saves of all ranks; given up without a part in it, the others are told so.
+
+        Event loop; every rank in the same order. Without it, a rank whose save is cancelled while it waits for its
+        turn would come to the next one in its place.
+
+        Args:
+            what: names the save in messages; the same on every rank.
+        """
+        place = Place(self, what, self.meeting.reserve())
+        try:
+            yield place
+        except BaseException as error:
+            cause = error if isinstance(error, Exception) else DistributedError("its save was cancelled")
+            with CancelScope(shield=True):
+                await to_thread.run_sync(partial(self.meeting.skip, what, cause, number=place.number))
+            raise
+
     def give_up(self, error: BaseException) -> None:
         """Tell the others that this rank's thread is held by its store and left behind. Another thread; is quick.
 
@@ -77,17 +99,25 @@ class Party:
         return cls(Rendezvous(None, rank=0, world_size=1, name="alone"), uuid.uuid4().hex)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One save's place among those of a party."""
+
+    party: Party
+    what: str
+    number: int
+
+
 Commit: TypeAlias = "Callable[[Sequence[File], bytes, str], bytes]"
 """First rank: commits the data files, with these bytes of `.metadata`, as this save id; returns what all are told."""
 
 
 def take_part(
-    party: Party,
+    place: Place,
     store: Store,
     shards: ShardSnapshot,
     *,
     name: str,
-    what: str,
     progress: Progress,
     span: Callable[[int], AbstractContextManager[None]],
     claim: Callable[[], None],
@@ -97,11 +127,10 @@ def take_part(
     """Take part in one save of all ranks; return what the first one says of it. Worker thread; blocks.
 
     Args:
-        party: the ranks.
+        place: the save's among those of all ranks.
         store: the run's folder.
         shards: what this rank writes.
         name: of the checkpoint.
-        what: names the save in messages.
         span: of the persisting, given the file's length.
         claim: called on the first rank before anything is written; what it raises fails the save on all ranks.
         progress: told what the store has taken, and of 1 now and then while this rank waits; what it raises before
@@ -113,9 +142,10 @@ def take_part(
         CheckpointError: this rank could not write or commit.
         RankFailedError, RankLostError: another one could not, or died.
     """
+    party, what = place.party, place.what
     meeting = party.meeting
     folder = shared(nesting(store).folder(name), Share(meeting.rank, meeting.world_size))
-    with meeting.round(what) as round_:
+    with meeting.round(what, number=place.number) as round_:
         save_id = digest([f"{party.session}/{name}/{round_.number}".encode()])
         own = data_name(meeting.rank, save_id)
 
