@@ -12,20 +12,29 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 import torch
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from asynchooks.checkpoint import (
     Checkpointer,
     Content,
     KeepLast,
+    Planning,
+    ShardReader,
+    ShardWriter,
     capture,
+    capture_shards,
     find_latest,
     list_checkpoints,
     owner_file,
+    plan_shards,
     read_pointer,
+    restore_latest,
     sweep,
 )
 from asynchooks.checkpoint._owner import OWNER_FILE, Owner
 from asynchooks.checkpoint._process import Process
+from asynchooks.checkpoint._storage import nesting
 from asynchooks.errors import CheckpointConflictError, StorageError, StorageFullError
 from asynchooks.testing._storage import Fault, FaultyStore
 
@@ -76,6 +85,33 @@ class CheckpointSuite:
             "iter_4.pth.manifest.json",
             "last_checkpoint",
         ]
+
+    def test_shards_are_saved_and_pruned_beside_single_files(self, store: Store) -> None:
+        """In folders, that go with the last file in them."""
+        saves, planning = Checkpointer(store), Planning()
+        saves.save_sync(_snapshot(1), name="iter_1.pth", step=1, pointer="last")
+        for step in (2, 3, 4):
+            shards = capture_shards(plan_shards(_state(step), planning))
+            saves.save_sync(shards, name=f"iter_{step}", step=step, pointer="last", keep=KeepLast(2))
+        found = restore_latest(store)
+
+        assert [(info.name, info.layout) for info in list_checkpoints(store)] == [
+            ("iter_3", "sharded"),
+            ("iter_4", "sharded"),
+        ]
+        assert sorted(nesting(store).folders()) == ["iter_3", "iter_4"]
+        assert found is not None
+        assert torch.equal(found[1]["state_dict"]["weight"], _state(4)["state_dict"]["weight"])
+
+    @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+    def test_dcp_saves_to_it_and_loads_from_it(self, store: Store) -> None:
+        """``torch.distributed.checkpoint``, through the writer and the reader."""
+        folder, state, there = nesting(store).folder("iter_1"), _state(1), _state(2)
+
+        save(state, storage_writer=ShardWriter(folder), no_dist=True)
+        load(there, storage_reader=ShardReader(folder), no_dist=True)
+
+        assert torch.equal(there["state_dict"]["weight"], state["state_dict"]["weight"])
 
     @pytest.mark.parametrize(
         "file", ["iter_1.pth.manifest.next.json", "iter_1.pth", "iter_1.pth.manifest.json"]
