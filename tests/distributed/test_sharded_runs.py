@@ -1,5 +1,6 @@
 """A run on ranks saves shards from the background, and goes on from them: itself, on fewer ranks, on more."""
 
+import errno
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from asynchooks import Effects, Hook
 from asynchooks.checkpoint import list_checkpoints, restore, verify
+from asynchooks.errors import AsyncHooksError
 from asynchooks.testing import run_ranks
-from tests.distributed.runs import trained
+from tests.distributed.runs import run_of, trained
 
 pytestmark = pytest.mark.ranks
 
@@ -92,12 +94,15 @@ def _same(one: Any, other: Any) -> bool:
 
 
 class SlowFileSystem(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
-    """A local folder that takes its time for every file."""
+    """A local folder that takes its time for every file, and has no room for one."""
 
     protocol = "slow"
+    full_at = "nothing"
 
     def mv(self, path1: str, path2: str, **options: Any) -> None:
         time.sleep(0.04)
+        if self.full_at in path2:
+            raise OSError(errno.ENOSPC, "full", path2)
         super().mv(path1, path2, **options)
 
     @classmethod
@@ -158,3 +163,32 @@ def test_saves_that_training_overtakes_are_committed_in_order_the_last_one_after
     last = restore(infos[-1].url)["state_dict"]
     assert {name: tensor.flatten().tolist() for name, tensor in last.items()} == told[0][2]
     assert {path.name for path in (tmp_path / "run").glob("iter_*/")} == {"iter_4", "iter_5"}
+
+
+def fills_up(rank: int, folder: str) -> tuple[str, int]:
+    """Rank 1's disk has no room for its part of the second save. What ended the rank, and after which iteration."""
+    fsspec.register_implementation("slow", SlowFileSystem, clobber=True)
+    SlowFileSystem.full_at = "iter_2/__1_" if rank == 1 else "nothing"
+    hook = {"format": "sharded", "interval": 1, "out_dir": f"slow://{folder}", "by_epoch": False}
+    runner = run_of(
+        f"{folder}/run",
+        strategy={"type": "FSDP2"},
+        default_hooks={"checkpoint": hook, "logger": None},
+        train_cfg={"by_epoch": False, "max_iters": 1000},
+    )
+    try:
+        runner.train()
+    except AsyncHooksError as error:
+        return f"{error} {error.__cause__}", runner.iter
+    return "nothing", runner.iter
+
+
+def test_a_save_that_fails_on_one_rank_ends_all_at_the_same_iteration(tmp_path: Path) -> None:
+    (heard, iteration), (failed, where) = run_ranks(2, fills_up, str(tmp_path), with_group=False)
+
+    assert "rank 1 failed: StorageFullError" in heard
+    assert "StorageFullError" in failed
+    assert iteration == where
+    names = [info.name for info in list_checkpoints(tmp_path / "run")]
+    assert names[0] == "iter_1"
+    assert "iter_2" not in names
