@@ -14,7 +14,7 @@ from tests.distributed.runs import DATA, Losses, Net, run_of, seeded, weights
 pytestmark = pytest.mark.ranks
 
 TOLERANCE = 1e-6  # sums of float32 in another order
-SAVES = {"type": "CheckpointHook", "by_epoch": False, "interval": 2, "save_last": False}
+SAVES = {"format": "single", "type": "CheckpointHook", "by_epoch": False, "interval": 2, "save_last": False}
 
 
 class StoppedError(Exception):
