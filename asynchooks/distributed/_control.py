@@ -50,10 +50,10 @@ def control_group() -> Any:
 
 def broadcast_object(value: T, *, source: int = 0) -> T:
     """Return the value that one rank has, the first unless another is named; picklable, small."""
-    if _is_alone():
+    group = control_group()
+    if group is None:
         return value
     values: list[Any] = [value]
-    group = control_group()
     with answered():
         dist.broadcast_object_list(values, src=source, group=group)
     told: T = values[0]
@@ -62,10 +62,10 @@ def broadcast_object(value: T, *, source: int = 0) -> T:
 
 def gather_objects(value: T) -> list[T]:
     """Return every rank's value, by rank, on every rank; picklable, small."""
-    if _is_alone():
+    group = control_group()
+    if group is None:
         return [value]
     values: list[Any] = [None] * world_size()
-    group = control_group()
     with answered():
         dist.all_gather_object(values, value, group=group)
     return values
@@ -84,10 +84,10 @@ def gather_to_first(value: T) -> list[T] | None:
 
 def any_rank(flag: bool) -> bool:  # noqa: FBT001 - its only argument
     """Whether the flag is set on any rank."""
-    if _is_alone():
+    group = control_group()
+    if group is None:
         return flag
     vote = torch.tensor([flag], dtype=torch.uint8)
-    group = control_group()
     with answered():
         dist.all_reduce(vote, op=dist.ReduceOp.MAX, group=group)
     return bool(vote)
@@ -122,14 +122,11 @@ def found_by_first(what: str, attempt: Callable[[], T]) -> T:
         Exception: the first rank's own error.
         RankFailedError: on the others, with its text.
     """
-    result: Any = None
-    error: Exception | None = None
+    mine: tuple[Any, Exception | None, str | None] = (None, None, None)
     if rank() == 0:
-        try:
-            result = attempt()
-        except Exception as failed:  # noqa: BLE001 - every rank is told, and this one raises it
-            error = failed
-    text, result = broadcast_object((None if error is None else f"{type(error).__name__}: {error}", result))
+        mine = _tried(attempt)
+    result, error, text = mine
+    text, result = broadcast_object((text, result))
     if error is not None:
         raise error
     if text is not None:
@@ -150,13 +147,8 @@ def tried_by_all(what: str, attempt: Callable[[], T]) -> T:
     """
     if _is_alone():
         return attempt()
-    result: Any = None
-    error: Exception | None = None
-    try:
-        result = attempt()
-    except Exception as failed:  # noqa: BLE001 - every rank is told, and this one raises it
-        error = failed
-    texts = gather_objects(None if error is None else f"{type(error).__name__}: {error}")
+    result, error, own_text = _tried(attempt)
+    texts = gather_objects(own_text)
     if error is not None:
         error.add_note(f"on rank {rank()}")
         raise error
@@ -164,6 +156,14 @@ def tried_by_all(what: str, attempt: Callable[[], T]) -> T:
         if text is not None:
             raise RankFailedError(f"rank {number} could not {what}: {text}", rank=number)
     return result  # type: ignore[no-any-return]
+
+
+def _tried(attempt: Callable[[], Any]) -> tuple[Any, Exception | None, str | None]:
+    """What an attempt gives, or how it fails, and the text that the other ranks are told of that."""
+    try:
+        return attempt(), None, None
+    except Exception as error:  # noqa: BLE001 - every rank is told, and this one raises it
+        return None, error, f"{type(error).__name__}: {error}"
 
 
 @contextmanager

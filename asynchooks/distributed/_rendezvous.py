@@ -183,10 +183,6 @@ class Rendezvous:
         if telling is not None:
             telling.close()
 
-    def parent(self) -> int:
-        """The rank at which this one arrives."""
-        return (self.rank - 1) // self.fan_in
-
     def children(self, rank: int) -> range:
         """The ranks that arrive at a rank."""
         first = rank * self.fan_in + 1

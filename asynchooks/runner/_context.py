@@ -293,12 +293,12 @@ class RunContext(ABC):
         Called on the training thread, once the optimizer has its state; a collective where ``form`` is "sharded".
         What hooks put into the content counts not.
         """
+        if form == "single" and is_sharded(self.model):  # what is saved in one file is gathered first
+            return None
         content = self._content(save_optimizer=save_optimizer, save_param_scheduler=True, meta={})
         if form == "sharded":
             state = self._planned(with_names(content, self), save_optimizer, True)
             return checkpoints.prepare_capture(dict(state.parts))
-        if is_sharded(self.model):  # what is saved in one file is gathered first
-            return None
         return checkpoints.prepare_capture(content)
 
     def _changed_by_steps_alone(self) -> tuple[torch.optim.Optimizer, ...]:

@@ -226,8 +226,8 @@ class ResumableRun(RunContext):
         while True:
             source = self._find_source(resume, load_from, to_train=True, besides=damaged)
             if source is None:
-                for error in damaged.values():
-                    raise error  # the weights are overwritten in part: this run cannot start anew
+                if damaged:  # the weights are overwritten in part: this run cannot start anew
+                    raise next(iter(damaged.values()))
                 return False
             try:
                 self._resume_from(source, "cpu")

@@ -174,16 +174,22 @@ def brings_much(rank: int, nbytes: int) -> int:
     return len(decision)
 
 
-def leaves_one_out(rank: int) -> str:
-    """Rank 1 comes to the second round only."""
-    meeting = opened(deadline_s=60.0)
+def ending(meeting: Rendezvous, what: str = "a meeting", number: int | None = None) -> str:
+    """Take part to the end of one round; what came of it."""
     try:
-        with meeting.round("step 2" if rank == 1 else "step 1") as round_:
+        with meeting.round(what, number=number) as round_:
             if round_.arrive(b"") is not None:
                 round_.decide(b"done")
             return round_.decision().decode()
     except DistributedError as error:
         return told(error)
+
+
+def leaves_one_out(rank: int) -> str:
+    """Rank 1 comes to the second round only."""
+    meeting = opened(deadline_s=60.0)
+    try:
+        return ending(meeting, "step 2" if rank == 1 else "step 1")
     finally:
         meeting.close()
 
@@ -257,11 +263,7 @@ def closes_without_coming(rank: int, folder: str) -> str:
         until(over)
         return ""
     try:
-        with meeting.round("a meeting") as round_:
-            round_.arrive(b"")
-        return "nothing"
-    except DistributedError as error:
-        return told(error)
+        return ending(meeting)
     finally:
         over.touch()
         meeting.close()

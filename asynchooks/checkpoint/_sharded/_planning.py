@@ -149,9 +149,8 @@ def flattened(state: Mapping[str, Any], objects: Collection[str] = (), of_ranks:
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if type(value) in (dict, OrderedDict) and _LEAVES.issuperset(map(type, value.values())):
-            flat.update(
-                (f"{key}.{name}", part) for name, part in value.items()
-            )  # a sixth of the time of DCP's walk
+            # in a sixth of the time of DCP's walk
+            flat.update((f"{key}.{name}", part) for name, part in value.items())
         else:
             flat.update(flatten_state_dict({key: value})[0])
     flat.update((".".join(map(str, path)), value) for path, value in whole)

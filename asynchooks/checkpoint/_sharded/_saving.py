@@ -185,9 +185,7 @@ def _clearing(folder: Store, own: str, party: Party, round_: Round) -> Iterator[
         yield
     except BaseException as error:
         party.teller.forget()
-        round_.give_up(
-            error
-        )  # before the store is asked for something more: the others need not wait for that
+        round_.give_up(error)  # before the store is asked for more: the others need not wait for that
         if getattr(error, "is_early", not isinstance(error, DistributedError)):
             try:
                 folder.delete(own)

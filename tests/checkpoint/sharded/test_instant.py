@@ -9,12 +9,13 @@ from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from asynchooks import distributed
 from asynchooks.checkpoint import Checkpointer, before_step, capture, restore
 from asynchooks.checkpoint._sharded._planning import Planning
 from asynchooks.checkpoint._sharded._snapshot import capture_shards, plan_shards
 from asynchooks.errors import CaptureError
 from asynchooks.testing import late_copies, run_ranks
-from tests.checkpoint.sharded.talking import Talking, party
+from tests.checkpoint.sharded.talking import party
 
 
 class Holder:
@@ -63,7 +64,7 @@ def save_and_step(rank: int, url: str, kinds: dict[str, dict[str, Any]]) -> dict
         state = content(model, optimizer)
         at_capture = frozen(state)
         with late_copies():
-            snapshot = capture_shards(plan_shards(state, Planning(rank, Talking())), overlap=optimizer)
+            snapshot = capture_shards(plan_shards(state, Planning(rank, distributed)), overlap=optimizer)
             step(model, optimizer)
         saves.save_sync(snapshot, name=kind, step=1)
         states[kind] = at_capture, frozen(content(model, optimizer))
