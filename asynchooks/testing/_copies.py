@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from asynchooks.checkpoint._capture._lanes import copy_now
 from asynchooks.checkpoint._capture._overlap import shared_copies
-
-if TYPE_CHECKING:
-    from asynchooks.checkpoint._capture._lanes import Piece
 
 __all__ = ["late_copies"]
 
@@ -28,15 +23,14 @@ def late_copies(*, timeout_s: float = 30.0) -> Iterator[None]:
         timeout_s: a copy that no step waits for is made after so many seconds.
     """
     copies = shared_copies()
-    outer = copies.copier
+    outer = copies.hold
 
-    def late(pieces: Sequence[Piece], awaited: threading.Event) -> None:
+    def late(awaited: threading.Event) -> None:
         awaited.wait(timeout_s)
-        copy_now(pieces, awaited)
 
-    copies.copier = late
+    copies.hold = late
     try:
         yield
     finally:
-        copies.copier = outer
+        copies.hold = outer
         copies.before_step()

@@ -26,7 +26,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 __all__ = ["FaultyLink", "LinkFault", "LinkFaultKind", "LinkRequest"]
 
-LinkFaultKind: TypeAlias = Literal["answer", "reset", "lost answer", "hang", "delay"]
+LinkFaultKind: TypeAlias = Literal["answer", "reset", "lost answer", "cut answer", "hang", "delay"]
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -39,6 +39,7 @@ class LinkFault:
         kind: "answer": the server never sees it, the client gets `status` and an S3 error of that `code`.
             "reset": the connection is reset after `after_bytes` of the request's body.
             "lost answer": the server does its work, and the connection is reset in place of the answer.
+            "cut answer": the answer ends after `after_bytes` of its body.
             "hang": nothing is read and nothing answered.
             "delay": it passes after `delay_s`.
         method: shell pattern of the request's method.
@@ -46,7 +47,7 @@ class LinkFault:
         once_seen: begins when a request with such a path was seen; always, by default.
         skip: let so many matching requests pass first.
         times: then fail so many; None for ever.
-        after_bytes: of "reset".
+        after_bytes: of "reset" and of "cut answer".
         status: of "answer".
         code: of "answer".
         delay_s: of "delay".
@@ -213,7 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is None or kind not in ("answer", "hang", "reset"):
             if fault is not None and kind == "delay":
                 time.sleep(fault["delay_s"])
-            self.forward(None, loses_answer=kind == "lost answer")
+            limit_bytes = fault["after_bytes"] if fault is not None and kind == "cut answer" else None
+            self.forward(None, loses_answer=kind == "lost answer", answer_bytes=limit_bytes)
         elif kind == "answer":
             self.refuse(fault["status"], fault["code"])
         elif kind == "hang":
@@ -221,8 +223,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.forward(fault["after_bytes"], loses_answer=True)
 
-    def forward(self, limit_bytes: int | None, *, loses_answer: bool) -> None:
-        """Hand the request on, up to a limit of its body, and the answer back."""
+    def forward(
+        self, limit_bytes: int | None, *, loses_answer: bool, answer_bytes: int | None = None
+    ) -> None:
+        """Hand the request on, up to a limit of its body, and the answer back, up to a limit of its own."""
         upstream = self.upstream = http.client.HTTPConnection(*self.server_address)
         try:
             if limit_bytes is None or limit_bytes > 0:
@@ -239,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
                 answer.read()
                 self.reset()
                 return
-            self.answer(answer)
+            self.answer(answer, answer_bytes)
         finally:
             upstream.close()
 
@@ -253,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
             upstream.send(piece)
             left -= len(piece)
 
-    def answer(self, answer: http.client.HTTPResponse) -> None:
+    def answer(self, answer: http.client.HTTPResponse, limit_bytes: int | None) -> None:
         self.send_response_only(answer.status, answer.reason)
         has_length = answer.getheader("Content-Length") is not None
         for name, value in answer.getheaders():
@@ -263,8 +267,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()
-        while piece := answer.read(_CHUNK_BYTES):
+        left = limit_bytes
+        while piece := answer.read(_CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES)):
             self.wfile.write(piece)
+            left = None if left is None else left - len(piece)
+        if left is not None:
+            self.close_connection = True
 
     def refuse(self, status: int, code: str) -> None:
         left = int(self.headers.get("Content-Length", 0))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -22,12 +23,13 @@ from asynchooks.checkpoint._owner import OWNER_FILE
 from asynchooks.errors import (
     CheckpointNotFoundError,
     ConfigError,
+    CorruptCheckpointError,
     StorageDeniedError,
     StorageError,
     StorageFullError,
     StorageUnavailableError,
 )
-from asynchooks.testing import Fault, FaultyStore, S3Server
+from asynchooks.testing import Fault, FaultyLink, FaultyStore, LinkFault, S3Server
 
 
 def snapshot(step: int, rows: int = 8) -> Snapshot:
@@ -184,7 +186,7 @@ def test_an_unreachable_endpoint_fails_within_the_deadline() -> None:
         options = {"key": "key", "secret": "a-secret-value", "endpoint_url": endpoint}
 
         with pytest.raises(StorageUnavailableError, match=r"s3://bucket/run.*attempts\).*reachable"):
-            Checkpointer("s3://bucket/run", storage_options=options, deadline_s=2).check_sync()
+            Checkpointer("s3://bucket/run", storage_options=options, deadline_s=4).check_sync()
 
 
 def test_an_endpoint_that_never_answers_fails_within_the_deadline() -> None:
@@ -240,6 +242,30 @@ class Forgetful(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
         """Say nothing."""
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("name", ["s3_server", "moto_server"])
+def test_a_file_that_is_overwritten_while_it_is_read_is_told_as_that(
+    request: pytest.FixtureRequest, name: str
+) -> None:
+    server: S3Server = request.getfixturevalue(name)
+    url = f"{server.make_bucket('overwritten')}/{uuid.uuid4().hex}"
+    address = urlsplit(server.endpoint_url)
+    store = open_store(url, server.storage_options)
+    store.put("a.pth", Content.of(bytes(4_000_000)))
+    cut = LinkFault("cut answer", method="GET", path="*a.pth*", after_bytes=2_000_000, times=1)
+
+    with FaultyLink(str(address.hostname), address.port or 0, cut) as link:
+        reader = open_store(url, {**server.storage_options, "endpoint_url": link.endpoint_url})
+        pieces = reader.read("a.pth", chunk_bytes=100_000)
+        next(pieces)
+        store.put("a.pth", Content.of(bytes(1000)))
+
+        with pytest.raises(CorruptCheckpointError, match=r"a\.pth was overwritten while it was read"):
+            list(pieces)
+
+    assert b"".join(store.read("a.pth")) == bytes(1000)
 
 
 def test_a_stopped_upload_that_cannot_be_aborted_tells_why_it_was_stopped() -> None:

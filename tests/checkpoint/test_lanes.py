@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynchooks.checkpoint import before_step, capture
-from asynchooks.checkpoint._capture._lanes import Event, Piece, StreamLane, ThreadLane, copy_now
+from asynchooks.checkpoint._capture._lanes import Event, Piece, StreamLane, ThreadLane
 from asynchooks.errors import CaptureError
 
 Job = Callable[[], None]
@@ -143,21 +143,35 @@ def test_a_thread_that_copies_ends_with_the_copy() -> None:
     piece = Piece(torch.empty_like(source), source)
     ended: list[str] = []
 
-    lane = ThreadLane([piece], copy_now, lambda: ended.append(threading.current_thread().name))
+    lane = ThreadLane([piece], lambda: ended.append(threading.current_thread().name))
     lane.wait()
 
     assert torch.equal(piece.target, source)
     assert ended == ["asynchooks copy"]
 
 
-def test_what_fails_in_the_copying_thread_is_told_to_who_waits() -> None:
-    def broken(pieces: Sequence[Piece], awaited: threading.Event) -> None:
-        raise MemoryError("no more")
+def test_who_waits_for_a_step_copies_too() -> None:
+    sources = [torch.arange(5_000_000.0), torch.ones(3), torch.arange(3_000_000).view(1000, 3000)]
+    pieces = [Piece(torch.empty_like(source), source) for source in sources]
+    ended: list[str] = []
+    let_go = threading.Event()
 
-    lane = ThreadLane([], broken, lambda: None)
+    lane = ThreadLane(
+        pieces, lambda: ended.append(threading.current_thread().name), lambda _: let_go.wait(30)
+    )
+    lane.order()  # the thread copies nothing before this returns
+    let_go.set()
+    lane.wait()
+
+    assert all(torch.equal(piece.target, piece.source) for piece in pieces)
+    assert ended == [threading.current_thread().name]
+
+
+def test_what_fails_in_the_copying_thread_is_told_to_who_waits() -> None:
+    lane = ThreadLane([Piece(torch.empty(2), torch.empty(3))], lambda: None)
     lane.order()
 
-    with pytest.raises(CaptureError, match="copying the state failed: no more"):
+    with pytest.raises(CaptureError, match="copying the state failed: The size of tensor"):
         lane.wait()
 
 

@@ -91,6 +91,15 @@ def test_an_answer_is_lost_when_the_work_is_done(link: FaultyLink, bodies: list[
     assert bodies == [b"body"]
 
 
+def test_an_answer_ends_amid_its_body(link: FaultyLink, bodies: list[bytes]) -> None:
+    link.set_faults(LinkFault("cut answer", after_bytes=1000))
+
+    with pytest.raises(http.client.IncompleteRead) as cut:
+        put(link, body=bytes(5000))
+    assert len(cut.value.partial) == 1000
+    assert bodies == [bytes(5000)]
+
+
 def test_a_script_is_by_path_and_order_and_is_remembered(link: FaultyLink) -> None:
     link.set_faults(
         LinkFault("answer", path="/b*", skip=1, times=1), LinkFault("answer", once_seen="/c", status=500)

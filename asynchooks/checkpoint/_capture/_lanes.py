@@ -2,15 +2,17 @@
 
 One idea with two implementations: a lane takes pieces (memory to fill, memory to read), and has an order point,
 after which the sources may change, and an end, after which the bytes are there. On the CPU a thread copies, so
-both are the thread's end. On CUDA a side stream copies: the order point is a wait of the caller's stream, which
-costs the caller nothing, and the end is an event. Knows no state, no snapshot and no step.
+both are the thread's end; who waits for the order point copies a part of the rest. On CUDA a side stream copies:
+the order point is a wait of the caller's stream, which costs the caller nothing, and the end is an event. Knows no
+state, no snapshot and no step.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeAlias, cast
 
@@ -19,29 +21,30 @@ import torch
 from asynchooks.errors import CaptureError
 
 __all__ = [
-    "Copier",
     "CudaStreams",
     "Event",
+    "Hold",
     "Lane",
     "Piece",
     "StreamLane",
     "Streams",
     "ThreadLane",
     "copy_at_once",
-    "copy_now",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes to copy, as two dense tensors of one shape and dtype. Holding it keeps both memories."""
+    """Bytes to copy, as two contiguous tensors of one shape and dtype. Holding it keeps both memories."""
 
     target: torch.Tensor
     source: torch.Tensor
 
 
-Copier: TypeAlias = Callable[[Sequence[Piece], threading.Event], None]
-"""Copies pieces, on the copying thread; the event is set once a step waits, for tests that copy no earlier."""
+Hold: TypeAlias = Callable[[threading.Event], object]
+"""Called on the copying thread before it copies; the event is set once a step waits. For tests that copy late."""
+
+_SHARE_BYTES = 4 * 2**20
 
 
 class Lane(Protocol):
@@ -59,17 +62,20 @@ class Lane(Protocol):
 
 
 class ThreadLane:
-    """Copies in a thread of its own, which ends with the copy.
+    """Copies in a thread of its own, which ends with the copy, and in the thread of who waits for a step.
 
     Args:
         pieces: on the CPU.
-        copier: how; `copy_now`, unless a test wants it late.
-        at_end: called on the copying thread, when all is copied.
+        at_end: called when all is copied, on the thread that copied the last of it.
+        hold: see `Hold`.
     """
 
-    def __init__(self, pieces: Sequence[Piece], copier: Copier, at_end: Callable[[], None]) -> None:
-        self._pieces: Sequence[Piece] = pieces
-        self._copier = copier
+    def __init__(self, pieces: Sequence[Piece], at_end: Callable[[], None], hold: Hold | None = None) -> None:
+        self._shares = deque(_shares(pieces))
+        self._left = len(self._shares)
+        self._at_end = at_end
+        self._hold = hold
+        self._lock = threading.Lock()
         self._awaited = threading.Event()
         self._ended = threading.Event()
         self._error: BaseException | None = None
@@ -77,14 +83,15 @@ class ThreadLane:
         # Not a daemon: the interpreter waits for a copy, which is short, before it tears torch down. A thread for
         # each copy (60 us) needs no owner that stops it.
         try:
-            threading.Thread(target=self._run, args=(at_end,), name="asynchooks copy").start()
+            threading.Thread(target=self._run, name="asynchooks copy").start()
         except RuntimeError:  # no more threads: the interpreter ends, or a limit is reached
-            self._run(at_end)
+            self._copy()
 
     def order(self) -> None:
-        """Wait for the thread. What failed is told by `wait`."""
+        """Copy what nobody has begun to, and wait for the thread. What failed is told by `wait`."""
         if os.getpid() == self._process:
             self._awaited.set()
+            self._copy()
             self._ended.wait()
 
     def wait(self) -> None:
@@ -97,15 +104,52 @@ class ThreadLane:
         if self._error is not None:
             raise CaptureError(f"copying the state failed: {self._error}") from self._error
 
-    def _run(self, at_end: Callable[[], None]) -> None:
-        try:
-            self._copier(self._pieces, self._awaited)
-            at_end()
-        except BaseException as error:  # noqa: BLE001 - `wait` tells it
-            self._error = error
-        finally:
-            self._pieces = ()
-            self._ended.set()
+    def _run(self) -> None:
+        if self._hold is not None:
+            self._hold(self._awaited)
+        self._copy()
+
+    def _copy(self) -> None:
+        """Copy what nobody has begun to. Any thread, also several."""
+        while True:
+            try:
+                share = self._shares.popleft()
+            except IndexError:
+                return
+            try:
+                copy_at_once(share)
+                with self._lock:
+                    self._left -= 1
+                    is_last = not self._left
+                if is_last:
+                    self._at_end()
+                    self._ended.set()
+            except BaseException as error:  # noqa: BLE001 - `wait` tells it
+                self._error = error
+                self._ended.set()
+
+
+def _shares(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """The pieces in lots of some megabytes, large ones cut: small enough that two threads end at about one time."""
+    share: list[Piece] = []
+    nbytes = 0
+    for piece in pieces:
+        for part in _cut(piece):
+            share.append(part)
+            nbytes += part.target.nbytes
+            if nbytes >= _SHARE_BYTES:
+                yield share
+                share, nbytes = [], 0
+    if share:
+        yield share
+
+
+def _cut(piece: Piece) -> Iterable[Piece]:
+    if piece.target.nbytes < 2 * _SHARE_BYTES:
+        return [piece]
+    size = _SHARE_BYTES // piece.target.element_size()
+    target, source = piece.target.view(-1), piece.source.view(-1)
+    return [Piece(target[at : at + size], source[at : at + size]) for at in range(0, target.numel(), size)]
 
 
 class Event(Protocol):
@@ -215,9 +259,3 @@ def copy_at_once(pieces: Sequence[Piece]) -> None:
     if pieces:
         with torch.no_grad():
             torch._foreach_copy_([piece.target for piece in pieces], [piece.source for piece in pieces])
-
-
-def copy_now(pieces: Sequence[Piece], awaited: threading.Event) -> None:
-    """Copy pieces without waiting for anything."""
-    del awaited
-    copy_at_once(pieces)

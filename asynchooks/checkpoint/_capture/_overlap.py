@@ -21,14 +21,13 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from asynchooks.checkpoint._capture._lanes import (
-    Copier,
     CudaStreams,
+    Hold,
     Lane,
     Piece,
     StreamLane,
     ThreadLane,
     copy_at_once,
-    copy_now,
 )
 from asynchooks.checkpoint._capture._storages import inner_tensors, is_strided, storage_key
 from asynchooks.errors import CaptureError
@@ -164,12 +163,12 @@ class Copy:
 class Copies:
     """The copies since the last step.
 
-    Args:
-        copier: copies on the CPU.
+    Attributes:
+        hold: holds copies on the CPU back, for tests.
     """
 
-    def __init__(self, copier: Copier = copy_now) -> None:
-        self.copier = copier
+    def __init__(self) -> None:
+        self.hold: Hold | None = None
         self._lock = threading.Lock()
         self._open: list[tuple[weakref.ref[Copy], Watch]] = []
         self._is_hooked = False
@@ -318,7 +317,7 @@ class Plan:
         copy_at_once([*now, *later.values()])
         if in_thread:
             started.append(self._copy(in_thread, place))
-            started[-1].start(ThreadLane([*in_thread.values()], self._copies.copier, started[-1].judge))
+            started[-1].start(ThreadLane([*in_thread.values()], started[-1].judge, self._copies.hold))
         overlapped = [copy for copy in started if copy.copied]
         self._copies.add(overlapped, watch)
         return [*self._used, *started]

@@ -24,7 +24,7 @@ from asynchooks.errors import (
     StorageUnavailableError,
 )
 
-__all__ = ["Guard", "Stopped", "redact_url"]
+__all__ = ["Guard", "Stopped", "is_overwritten", "redact_url"]
 
 T = TypeVar("T")
 
@@ -46,6 +46,7 @@ _TRANSIENT = {
     errno.ETIMEDOUT,
 }
 _STATUS = re.compile(r"status code: (\d{3})|\b(\d{3}) (?:Forbidden|Unauthorized|Not Found)")
+_ANSWERED = re.compile(r"status: (\d{3})")  # as obstore tells of it
 _RETRIES = re.compile(r"after (\d+) retries")
 _SECRET_OPTIONS = re.compile(
     r"secret|token|pass|credential|connection_string|sas_|account_key", re.IGNORECASE
@@ -62,6 +63,16 @@ _ADVICE: dict[type[StorageError | CheckpointNotFoundError], str] = {
 
 class Stopped(Exception):  # noqa: N818 - not a failure: the caller asked for it
     """A transfer was told to stop; never leaves the package."""
+
+
+def is_overwritten(error: Exception) -> bool:
+    """Whether what is read became another object on the way: a store refuses the rest of the old one.
+
+    A client that loses the connection asks for the rest, if it is still the same (412); where a store does not look
+    at that, the rest may lie beyond the end of the new one (416).
+    """
+    found = _ANSWERED.search(str(error))
+    return found is not None and found[1] in ("412", "416")
 
 
 def redact_url(url: str) -> str:

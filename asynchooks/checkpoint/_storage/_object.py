@@ -18,9 +18,10 @@ import obstore
 
 from asynchooks.checkpoint._content import CHUNK_BYTES
 from asynchooks.checkpoint._manifest import check_name
-from asynchooks.checkpoint._storage._errors import Guard
+from asynchooks.checkpoint._storage._errors import Guard, is_overwritten
 from asynchooks.checkpoint._storage._object_owner import ObjectOwnerFile
 from asynchooks.checkpoint._storage._store import ALONE, Entry, Progress, Share, nothing, scatter, unlimited
+from asynchooks.errors import CorruptCheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -130,7 +131,14 @@ class ObjectStore:
             stream = iter(obstore.get(self._client, self._path(name)).stream(min_chunk_size=chunk_bytes))
         while True:
             with self._guard.translated("read", name):
-                piece = next(stream, None)
+                try:
+                    piece = next(stream, None)
+                except Exception as error:
+                    if not is_overwritten(error):
+                        raise
+                    raise CorruptCheckpointError(
+                        f"{self.url.rstrip('/')}/{name} was overwritten while it was read. Read it again."
+                    ) from error
             if piece is None:
                 return
             yield memoryview(piece)

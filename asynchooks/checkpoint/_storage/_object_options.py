@@ -106,8 +106,16 @@ def client_options(
                 "Use https, or pass allow_http=True in the storage options."
             )
         client["allow_http"] = True
-    # the client gives up before the caller's deadline, since its error says more
-    retry = {"max_retries": 10, "retry_timeout": timedelta(seconds=deadline_s * 2 / 3)}
+    # the client gives up before the caller's deadline, since its error says more: its last wait included
+    retry = {
+        "max_retries": 10,
+        "retry_timeout": timedelta(seconds=deadline_s * 2 / 3),
+        "backoff": {
+            "init_backoff": timedelta(seconds=0.1),
+            "max_backoff": timedelta(seconds=min(15.0, deadline_s / 6)),
+            "base": 2,
+        },
+    }
     return ClientOptions(config, client, retry)
 
 
