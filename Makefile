@@ -6,7 +6,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Test processes: most tests wait for processes and servers, not for a core.
+# Test processes: some tests wait for processes and servers, not for a core. Hundreds of programs are started, which
+# keep the bytecode of the modules that they compile.
 WORKERS ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -17,7 +18,7 @@ demo: $(VENV)/.demo
 	$(BIN)/asynchooks demo $(ARGS)
 
 test: $(VENV)/.test $(VENV)/.azurite
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

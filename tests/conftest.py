@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import shutil
 import struct
 import sys
 import time
@@ -9,15 +11,38 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
+from filelock import FileLock
 
 from asynchooks import testing
 from asynchooks.testing import _server
 
 torch.set_num_threads(1)
+
+
+MadeOnce: TypeAlias = "Callable[[str, Callable[[Path], None]], Path]"
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Have a folder filled by one of the test processes, for all of them: what takes long to make."""
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, done = common / name, common / f"{name}.done"
+        with FileLock(common / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -127,15 +152,17 @@ def wandb_rows(wandb_records: Callable[[Path], list[Any]]) -> Callable[[Path], l
 
 
 @pytest.fixture(scope="session")
-def mlflow_store(trackers: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mlflow_store(trackers: None, made_once: MadeOnce) -> Path:
     """Make MLflow's empty SQLite file, which takes seconds, once; to be copied."""
-    from mlflow import MlflowClient
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The ``noload``")  # MLflow's, of SQLAlchemy 2.1
-        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
+    def fill(folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The ``noload``")  # MLflow's, of SQLAlchemy 2.1
+            MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+
+    return made_once("mlflow", fill) / "mlflow.db"
 
 
 @pytest.fixture

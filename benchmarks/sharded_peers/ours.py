@@ -19,6 +19,7 @@ from asynchooks.checkpoint import (
     before_step,
     capture_shards,
     plan_shards,
+    prepare_capture,
 )
 from asynchooks.execution import Effects, Hook, HookExecutor, background
 from sharded_peers.saving import Saver
@@ -70,7 +71,9 @@ class Ours(Saver):
         self._executor: HookExecutor | None = None
 
     def open(self, state: dict[str, Any]) -> None:
-        del state
+        make_memory = prepare_capture(dict(plan_shards(state, self._planning).parts))
+        if make_memory is not None:
+            make_memory()  # `CheckpointHook` does so in a thread, beside the first steps
         self._meeting = distributed.open_rendezvous("benchmark")
         party = Party(self._meeting, distributed.broadcast_object(uuid.uuid4().hex))
         saves = Checkpointer(self.scene.url, storage_options=dict(self.scene.options), party=party)

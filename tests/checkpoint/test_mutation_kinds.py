@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -193,6 +194,9 @@ def test_a_dropped_snapshot_leaves_nothing_behind() -> None:
     reference = weakref.ref(capture([weights], overlap=weights)._copies[0])
 
     before_step()
+    for thread in threading.enumerate():
+        if thread.name == "asynchooks copy":  # it may not even have begun: this thread has copied
+            thread.join()
     gc.collect()
 
     assert reference() is None

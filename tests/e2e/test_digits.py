@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from asynchooks._cli._app import app
 
 HERE = Path(__file__).parent
 CONFIG = HERE / "digits.py"
+MODES = ("sync", "async")
 MOMENT = re.compile(r"\d{8}_\d{6}")
 # What a clock says, and what names the place or the mode; nothing else may differ.
 CLOCKED = {"time", "data_time", "train/time", "train/data_time", "val/time", "val/data_time", "eta"}
@@ -90,23 +92,26 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Left]:
+def runs(made_once: Callable[[str, Callable[[Path], None]], Path]) -> dict[str, Left]:
     """The configuration, trained in both modes beside each other."""
-    folders = {mode: tmp_path_factory.mktemp(mode) for mode in ("sync", "async")}
-    processes = {
-        mode: subprocess.Popen(
+    folder = made_once("digits", train)
+    return {mode: Left(folder / mode / "run") for mode in MODES}
+
+
+def train(folder: Path) -> None:
+    processes: dict[str, subprocess.Popen[str]] = {}
+    for mode in MODES:
+        (folder / mode).mkdir()
+        processes[mode] = subprocess.Popen(
             command("--work-dir", "run", "--mode", mode),
-            cwd=folder,
+            cwd=folder / mode,
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for mode, folder in folders.items()
-    }
     said = {mode: process.communicate()[0] for mode, process in processes.items()}
-    assert {mode: process.returncode for mode, process in processes.items()} == {"sync": 0, "async": 0}, said
-    return {mode: Left(folder / "run") for mode, folder in folders.items()}
+    assert [process.returncode for process in processes.values()] == [0, 0], said
 
 
 def same(first: Any, second: Any, where: str = "") -> None:

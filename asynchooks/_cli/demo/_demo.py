@@ -32,7 +32,7 @@ from asynchooks._cli.demo._report import as_json, caption, comparison_table, pic
 from asynchooks._cli.demo._sizing import choose_sizing
 from asynchooks._cli.demo._store import DEFAULT_BANDWIDTH_MB_S
 from asynchooks._cli.demo._training import MODELS, Run, Training
-from asynchooks.checkpoint import list_checkpoints
+from asynchooks.checkpoint import Checkpointer, list_checkpoints
 from asynchooks.distributed import broadcast_object, found_by_first, is_first_rank, world_size
 from asynchooks.errors import AsyncHooksError
 from asynchooks.runner._launch import join_ranks
@@ -130,6 +130,7 @@ class _Demo:
 
     def run(self) -> int:
         """Run everything; return the exit code."""
+        found_by_first("check the store", self._check)
         with Display(self._console) as self._display:
             sizing = self._size()
             blocks = [self._block("pure compute, before", sizing.interval)]
@@ -174,6 +175,10 @@ class _Demo:
             self._console.print(
                 "The embedded store ends with the demo; --store URL saves to a place of your own."
             )
+
+    def _check(self) -> None:
+        """Raise at once, and not at the first save, what is wrong with the user's store."""
+        Checkpointer(self._store.run_url("sync"), storage_options=self._store.options).check_sync()
 
     def _size(self) -> Sizing:
         self._training.block(3, 1000)  # the first steps warm up torch
