@@ -16,7 +16,7 @@ from tests.distributed.runs import run_of, weights
 
 
 class Dies(Hook):
-    """Kills rank 1 at its tenth iteration, the first time."""
+    """Kills rank 1 at its fifth iteration, the first time."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -29,12 +29,12 @@ class Dies(Hook):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(folder: Path, is_killed: bool) -> None:
-    """Train to the end, and write the weights."""
+def main(folder: Path) -> None:
+    """Train to the end, and write the weights. Nobody is killed where the folder says that somebody was."""
     runner = run_of(
         folder,
         default_hooks={"logger": None, "checkpoint": {"type": "CheckpointHook", "interval": 1}},
-        custom_hooks=[Dies(folder / "was_killed")] if is_killed else [],
+        custom_hooks=[Dies(folder / "was_killed")],
         resume="auto",
     )
     runner.train()
@@ -44,4 +44,4 @@ def main(folder: Path, is_killed: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), bool(int(sys.argv[2])))
+    main(Path(sys.argv[1]))

@@ -13,6 +13,7 @@ import torch
 from asynchooks import Hook
 from asynchooks.checkpoint import list_checkpoints, verify
 from asynchooks.testing import Ranks, run_ranks
+from tests.distributed import elastic_program
 from tests.distributed.runs import run_of, weights
 
 pytestmark = [pytest.mark.ranks, pytest.mark.crash]
@@ -67,16 +68,20 @@ def test_torchrun_starts_a_killed_rank_again_and_the_run_goes_on_from_its_newest
     tmp_path: Path,
 ) -> None:
     program = Path(__file__).with_name("elastic_program.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["--max-restarts", "2", str(program), str(tmp_path / "killed")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "was_killed").touch()  # so that nobody is
 
-    def run(name: str, *, is_killed: bool) -> Any:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        command += ["--max-restarts", "2", str(program), str(tmp_path / name), str(int(is_killed))]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return torch.load(tmp_path / name / "weights.pt")
-
-    killed, whole = run("killed", is_killed=True), run("whole", is_killed=False)
+    run_ranks(2, trains_elastically, tmp_path / "whole", with_group=False)
 
     assert (tmp_path / "killed" / "was_killed").exists()
+    killed, whole = (torch.load(tmp_path / name / "weights.pt") for name in ("killed", "whole"))
     assert killed == whole
+
+
+def trains_elastically(rank: int, folder: Path) -> None:
+    elastic_program.main(folder)

@@ -14,20 +14,20 @@ from asynchooks._cli.demo._training import MODELS, Training
 from asynchooks.errors import AsyncHooksError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["losses_of_one_process"]
 
 _OF_RANKS = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
 
 
-def losses_of_one_process(job: Mapping[str, Any], *, resume_from: str | None = None) -> list[float]:
-    """Train in a new process that is no rank; return its losses. Blocks.
+def losses_of_one_process(job: Mapping[str, Any], starts: Sequence[str | None]) -> list[list[float]]:
+    """Train in a new process that is no rank, once from each start; return the losses. Blocks.
 
     Args:
         job: "model" (a name), "device", "seed" and "batch_size" of the `Training`, torch's "threads", and "steps",
             "interval" and "options" of `Training.losses`.
-        resume_from: URL of the checkpoint from which it continues.
+        starts: URLs of checkpoints to continue from; None is the start of the training.
 
     Raises:
         AsyncHooksError: it has failed; with what it wrote.
@@ -35,7 +35,7 @@ def losses_of_one_process(job: Mapping[str, Any], *, resume_from: str | None = N
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OF_RANKS)}
     done = subprocess.run(
         [sys.executable, "-m", "asynchooks._cli.demo._alone"],
-        input=json.dumps({**job, "resume_from": resume_from}),
+        input=json.dumps({**job, "starts": starts}),
         capture_output=True,
         text=True,
         env=environment,
@@ -43,17 +43,19 @@ def losses_of_one_process(job: Mapping[str, Any], *, resume_from: str | None = N
     )
     if done.returncode:
         raise AsyncHooksError(f"the training in one process failed: {done.stderr[-2000:]}")
-    losses: list[float] = json.loads(done.stdout)
+    losses: list[list[float]] = json.loads(done.stdout)
     return losses
 
 
 def _main() -> None:
     job = json.load(sys.stdin)
     torch.set_num_threads(job["threads"])
-    training = Training(MODELS[job["model"]], job["device"], job["seed"], job["batch_size"])
-    losses = training.losses(
-        job["steps"], job["interval"], resume_from=job["resume_from"], options=job["options"]
-    )
+    losses = [
+        Training(MODELS[job["model"]], job["device"], job["seed"], job["batch_size"]).losses(
+            job["steps"], job["interval"], resume_from=start, options=job["options"]
+        )
+        for start in job["starts"]
+    ]
     sys.stdout.write(json.dumps(losses))
 
 

@@ -68,8 +68,7 @@ def prove_like_one_process(job: Mapping[str, Any], run: Run, saved: tuple[int, s
     step, url = saved
 
     def compare() -> list[Claim]:
-        whole = losses_of_one_process(job)
-        rest = losses_of_one_process(job, resume_from=url)
+        whole, rest = losses_of_one_process(job, [None, url])
         batch = job["batch_size"]
         return [
             _close(whole, expected, f"one process with the same batch of {batch}, from the start"),
