@@ -24,6 +24,7 @@ from asynchooks.optim._constructors import (
 from asynchooks.optim._group_value import GroupValue, momentum_in, momentum_of
 from asynchooks.optim._kept_grads import kept_gradients, put_back_gradients
 from asynchooks.optim._named_state import extra_state, fitted_to, is_named, named_state, numbered_state
+from asynchooks.optim._parallel import clip_grad_norm
 from asynchooks.optim._scale_lr import checked_auto_scale_lr, lr_scale, scale_lr
 from asynchooks.optim._schedulers import (
     ConstantLR,
@@ -98,6 +99,7 @@ __all__ = [
     "MomentumAnnealingEMA",
     "ExpMomentumEMA",
     "check_averaged_model",
+    "clip_grad_norm",
     "checked_auto_scale_lr",
     "lr_scale",
     "scale_lr",

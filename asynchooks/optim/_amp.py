@@ -34,7 +34,7 @@ class AmpOptimWrapper(OptimWrapper):
         loss_scale: "dynamic", a fixed scale, or arguments of `torch.amp.GradScaler`.
         dtype: what is cast to, as a torch dtype or its name, such as "bfloat16"; None takes torch's default of
             the device (float16 on CUDA, bfloat16 on the CPU).
-        use_fsdp: not available: sharded models have a scaler of their own.
+        use_fsdp: changes nothing: torch's scaler knows FSDP2's models, and ranks skip a step together.
         accumulative_counts: see `OptimWrapper`.
         clip_grad: see `OptimWrapper`; gradients are unscaled before they are clipped.
     """
@@ -49,11 +49,7 @@ class AmpOptimWrapper(OptimWrapper):
         clip_grad: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(optimizer, accumulative_counts, clip_grad)
-        if use_fsdp:
-            raise ConfigError(
-                "AmpOptimWrapper: use_fsdp=True needs a run with a sharded model, which there is none of here; "
-                "leave it out, or wrap the model's own step with torch's ShardedGradScaler."
-            )
+        del use_fsdp
         self._scaler_options, self._fixed_scale = _scaler_options(loss_scale)
         self.cast_dtype = _checked_dtype(dtype)
         self._scaler: torch.amp.GradScaler | None = None

@@ -6,13 +6,17 @@ Knows torch's two interfaces: ``no_sync`` of `DistributedDataParallel`, a contex
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+
+from asynchooks.optim._shards import local_part
 
 __all__ = ["clip_grad_norm", "exchange_context", "say_exchange"]
 
@@ -64,8 +68,18 @@ def clip_grad_norm(parameters: Sequence[Tensor], **options: Any) -> Tensor:
 def _norm(parameters: Sequence[Tensor], options: Mapping[str, Any]) -> Tensor:
     chosen = {name: options[name] for name in ("norm_type", "foreach") if name in options}
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if float(chosen.get("norm_type", 2.0)) == math.inf and gradients and isinstance(gradients[0], DTensor):
+        return _largest(gradients, gradients[0].device_mesh, chosen)
     norm = nn.utils.get_total_norm(gradients, **chosen)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def _largest(gradients: Sequence[Tensor], mesh: DeviceMesh, options: Mapping[str, Any]) -> Tensor:
+    """The infinity norm of parts, some of which are empty: torch has none for those. NaN where any rank has it."""
+    parts = [part if part.numel() else part.new_zeros(1) for part in map(local_part, gradients)]
+    own = nn.utils.get_total_norm(parts, **options).reshape(1)
+    of_ranks = DTensor.from_local(own, mesh, [Shard(0)] * mesh.ndim, run_check=False)
+    return of_ranks.full_tensor().max()
 
 
 def _by_mesh(parameters: Iterable[Tensor]) -> list[list[Tensor]]:

@@ -1,11 +1,15 @@
 """Steps of a Runner on ranks: accumulation, clipping, averages, mixed precision."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 
+from asynchooks.optim import AmpOptimWrapper, clip_grad_norm
 from asynchooks.testing import run_ranks
 from tests.distributed.runs import DATA, Net, StepNet, run_of, seeded, trained
 
@@ -55,6 +59,49 @@ def trains_in_bf16(rank: int, folder: str, strategy: str) -> Any:
     return trained(folder, strategy={"type": strategy}, optim_wrapper=wrapper)
 
 
+LARGEST: dict[str, Any] = {"max_norm": 0.25, "norm_type": float("inf")}
+
+
+def rows() -> nn.Sequential:
+    """A model with gradients; one of its layers has fewer rows than there are ranks."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+
+
+def backward(model: nn.Module) -> None:
+    loss: Tensor = model(torch.ones(2, 4)).sum()
+    loss.backward()
+
+
+def clips(rank: int) -> Any:
+    """The norm of the gradients, the gradients when they are clipped, and the norm with a NaN in one rank's part."""
+    model: Any = rows()
+    fully_shard(model)
+    backward(model)
+    norm = clip_grad_norm(list(model.parameters()), **LARGEST)
+    clipped = [p.grad.full_tensor().tolist() for p in model.parameters()]
+    if rank == 1:
+        model[0].weight.grad.to_local().fill_(float("nan"))
+    return float(norm), clipped, float(clip_grad_norm(list(model.parameters()), **LARGEST))
+
+
+def overflows(rank: int) -> tuple[float, bool]:
+    """Step with an inf in one rank's part of the gradients; the scale then, and whether the weights have stayed."""
+    model: Any = rows()
+    fully_shard(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapper = AmpOptimWrapper(optimizer, {"init_scale": 8.0}, dtype="bfloat16", use_fsdp=True)
+    with wrapper.optim_context(model):
+        loss = model(torch.ones(2, 4)).sum()
+    wrapper.backward(loss)
+    if rank == 1:
+        model[0].weight.grad.to_local().fill_(float("inf"))
+    before = [p.to_local().clone() for p in model.parameters()]
+    wrapper.step()
+    stayed = all(old.equal(p.to_local()) for old, p in zip(before, model.parameters(), strict=True))
+    return wrapper.loss_scaler.get_scale(), stayed
+
+
 @pytest.mark.parametrize("own_step", [False, True], ids=["forward", "train_step"])
 @pytest.mark.parametrize(("strategy", "per_step"), [("DDP", 1), ("FSDP2", 3)])
 def test_gradients_are_exchanged_once_for_losses_that_share_a_step(
@@ -86,3 +133,21 @@ def test_mixed_precision_trains_alike_on_ranks(tmp_path: Path, strategy: str) ->
     first, second = run_ranks(2, trains_in_bf16, str(tmp_path), strategy, with_group=False)
 
     assert first[1] == second[1]
+
+
+def test_the_infinity_norm_of_parts_is_that_of_the_whole() -> None:
+    model = rows()
+    backward(model)
+    expected = nn.utils.clip_grad_norm_(model.parameters(), **LARGEST)
+
+    ranks = run_ranks(2, clips)
+
+    for norm, clipped, poisoned in ranks:
+        assert norm == pytest.approx(float(expected))
+        for found, parameter in zip(clipped, model.parameters(), strict=True):
+            torch.testing.assert_close(torch.tensor(found), parameter.grad)
+        assert math.isnan(poisoned)
+
+
+def test_an_overflow_on_one_rank_skips_the_step_on_all() -> None:
+    assert run_ranks(2, overflows) == [(4.0, True)] * 2

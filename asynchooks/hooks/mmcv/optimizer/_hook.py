@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from asynchooks.errors import ConfigError
 from asynchooks.execution import Effects, RunnerHook
 from asynchooks.hooks.mmcv.optimizer._graph import parameters_outside
+from asynchooks.optim import clip_grad_norm
 from asynchooks.registry import MMCV_HOOKS, check_options
 
 __all__ = ["OptimizerHook"]
@@ -63,7 +64,7 @@ class OptimizerHook(RunnerHook):
     def clip_grads(self, params: Any) -> Tensor | None:
         """Clip the gradients of those parameters that have one; return their norm before, or None."""
         with_grad = [p for p in params if p.requires_grad and p.grad is not None]
-        return nn.utils.clip_grad_norm_(with_grad, **(self.grad_clip or {})) if with_grad else None
+        return clip_grad_norm(with_grad, **(self.grad_clip or {})) if with_grad else None
 
     def clip(self, runner: Any) -> None:
         """Clip the model's gradients, where that is asked for, and note their norm without reading it."""
