@@ -69,7 +69,8 @@ class BaseRunner(SavedRun, HookRegistration):
         outputs: what the step returned.
         inner_iter: the iteration inside of its epoch, or inside of its phase.
         log_buffer: what models and hooks report of each iteration.
-        stop_training: set by a hook to end the training at the next turn.
+        stop_training: set by a hook to end the training at the next turn; on any rank, to end it on all, where
+            iterations are counted one later.
         step_context: makes the context in which a training step runs, such as an autocast.
 
     Raises:
@@ -246,6 +247,8 @@ class BaseRunner(SavedRun, HookRegistration):
         self.stop_training = False
         self._begin(phases, data_loaders)
         with self._session():
+            if self.together is not None:
+                self.together.begin()
             for point in ("before_run", "before_train"):
                 self.call_hook(point)
                 self._take_up_position()  # a hook may have resumed the run, as MMCV's EMAHook does
@@ -298,6 +301,15 @@ class BaseRunner(SavedRun, HookRegistration):
     @abstractmethod
     def _run_phases(self, options: Mapping[str, Any]) -> None:
         """Run phase after phase to the end."""
+
+    def _is_stopping(self, *, settled: bool) -> bool:
+        """Whether the training ends here; the same on every rank. ``settled``: waits until all have said."""
+        if self.together is not None:
+            self.together.wants_stop |= self.stop_training
+            if settled:
+                self.together.settle()
+            self.stop_training = self.together.is_stopping
+        return self.stop_training
 
     def _is_mode(self, mode: str) -> bool:
         return callable(getattr(self, mode, None))
