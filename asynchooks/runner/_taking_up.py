@@ -31,7 +31,7 @@ from asynchooks.runner._random import derived_rng
 if TYPE_CHECKING:
     from asynchooks.runner._context import RunContext
 
-__all__ = ["check_content", "load_weights", "own_resume", "take_up"]
+__all__ = ["check_content", "load_optimizer", "load_weights", "own_resume", "take_up"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def take_up(run: RunContext, checkpoint: Mapping[str, Any], url: str) -> None:
         run.message_hub.load_state_dict(checkpoint["message_hub"])
     resume = own_resume(checkpoint.get("resume") or {}, url)
     if run.optim_wrapper is not None:
-        _load_optimizer(run, checkpoint, url)
+        load_optimizer(run, checkpoint, url)
         _load_gradients(run, resume, checkpoint, url)
     _load_schedulers(run.param_schedulers or (), checkpoint, url)
     if run.executor is not None:
@@ -125,12 +125,12 @@ def own_resume(resume: Mapping[str, Any], url: str) -> dict[str, Any]:
     return {**own, **mine}
 
 
-def _by_rank(ranks: Any) -> dict[int, Mapping[str, Any]]:
-    items = ranks.items() if isinstance(ranks, Mapping) else enumerate(ranks)
-    return {int(number): state for number, state in items}
+def load_optimizer(run: RunContext, checkpoint: Mapping[str, Any], url: str) -> None:
+    """Load a checkpoint's state of the optimizer, or of several by name, of either form.
 
-
-def _load_optimizer(run: RunContext, checkpoint: Mapping[str, Any], url: str) -> None:
+    Raises:
+        ForeignCheckpointError: there is none, or it does not fit.
+    """
     if "optimizer" not in checkpoint:
         raise ForeignCheckpointError(
             f"{url} holds no optimizer state, so a run cannot be resumed from it; use load_from=... to start anew "
@@ -150,8 +150,13 @@ def _load_optimizer(run: RunContext, checkpoint: Mapping[str, Any], url: str) ->
         else:
             fitting = _fitting(run.model, optimizers, state, extra)
         wrapper.load_state_dict(fitting)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ForeignCheckpointError(f"The optimizer state in {url} does not fit: {error}") from error
+
+
+def _by_rank(ranks: Any) -> dict[int, Mapping[str, Any]]:
+    items = ranks.items() if isinstance(ranks, Mapping) else enumerate(ranks)
+    return {int(number): state for number, state in items}
 
 
 def _fitting(model: nn.Module, optimizer: Any, state: Any, extra: Mapping[str, Any]) -> Any:

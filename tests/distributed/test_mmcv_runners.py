@@ -1,17 +1,18 @@
-"""MMCV's runners on ranks: one end for all."""
+"""MMCV's runners on ranks: one end for all, and checkpoints of every form to resume from."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from asynchooks.execution import RunnerHook
-from asynchooks.hooks.mmcv import OptimizerHook
+from asynchooks.hooks.mmcv import CheckpointHook, GradientCumulativeOptimizerHook, OptimizerHook
 from asynchooks.runner import EpochBasedRunner, IterBasedRunner
 from asynchooks.testing import run_ranks
-from tests.distributed.runs import DATA, Net
+from tests.distributed.runs import DATA, Net, weights
 
 pytestmark = pytest.mark.ranks
 
@@ -41,6 +42,44 @@ def stops(rank: int, folder: str, kind: str) -> tuple[int, int]:
     runner.register_hook(Stops(wants=rank == 1))
     runner.run([BATCHES])
     return runner.epoch, runner.iter
+
+
+def trains(folder: str, how: str, form: str, hook: RunnerHook, epochs: int, resume: str = "") -> Any:
+    torch.manual_seed(0)
+    net = Net()
+    if how == "FSDP2":
+        fully_shard(net.blocks[0])
+    model: Any = fully_shard(net) if how == "FSDP2" else DistributedDataParallel(net)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    runner = EpochBasedRunner(model, optimizer=optimizer, work_dir=folder, max_epochs=epochs)
+    runner.register_hook(hook)
+    runner.register_hook(CheckpointHook(interval=1, format=form))
+    if resume:
+        runner.resume(f"{folder}/{resume}")
+    runner.run([BATCHES])
+    return weights(net)
+
+
+def resumes(rank: int, folder: str, how: str, form: str, accumulates: bool) -> tuple[Any, Any]:
+    """Train two epochs, and the second one again; the weights of both."""
+
+    def hook() -> RunnerHook:
+        return GradientCumulativeOptimizerHook(2) if accumulates else OptimizerHook({"max_norm": 0.1})
+
+    name = "epoch_1" if form == "sharded" else "epoch_1.pth"
+    whole = trains(folder, how, form, hook(), 2)
+    return whole, trains(folder, how, form, hook(), 2, resume=name)
+
+
+@pytest.mark.parametrize(
+    ("how", "form", "accumulates"),
+    [("DDP", "sharded", True), ("FSDP2", "sharded", False), ("FSDP2", "single", True)],
+)
+def test_a_run_is_resumed_from_a_checkpoint_of_either_form(
+    tmp_path: Path, how: str, form: str, accumulates: bool
+) -> None:
+    for whole, resumed in run_ranks(2, resumes, str(tmp_path), how, form, accumulates):
+        assert resumed == whole
 
 
 @pytest.mark.parametrize(("kind", "end"), [("epoch", (1, 3)), ("iteration", (0, 4))])

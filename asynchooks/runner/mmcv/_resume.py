@@ -14,12 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asynchooks.errors import ForeignCheckpointError
 from asynchooks.execution import HookExecutor
 from asynchooks.runner._hook_states import load_hook_states
 from asynchooks.runner._resumable import ResumableRun
 from asynchooks.runner._resume import Source
-from asynchooks.runner._taking_up import load_weights, own_resume
+from asynchooks.runner._taking_up import load_optimizer, load_weights, own_resume
 from asynchooks.runner.mmcv._workflow import Workflow
 
 __all__ = ["SavedRun"]
@@ -220,8 +219,8 @@ class SavedRun(ResumableRun):
 
     def _take_up(self, checkpoint: Mapping[str, Any], url: str) -> None:
         load_weights(self.model, _revised(checkpoint["state_dict"], [(r"^module.", "")]), url, strict=False)
-        if self._takes_optimizer and "optimizer" in checkpoint:
-            self._take_up_optimizer(checkpoint["optimizer"], url)
+        if self._takes_optimizer and self.optim_wrapper is not None and "optimizer" in checkpoint:
+            load_optimizer(self, checkpoint, url)
         if "message_hub" in checkpoint:
             self.message_hub.load_state_dict(checkpoint["message_hub"])
         meta = dict(checkpoint.get("meta") or {})
@@ -233,14 +232,6 @@ class SavedRun(ResumableRun):
         resume = own_resume(checkpoint.get("resume") or {}, url)
         load_hook_states(self.hooks, resume.get("hooks", {}))  # type: ignore[attr-defined]
         self._load_position({**checkpoint, "resume": resume})
-
-    def _take_up_optimizer(self, state: Any, url: str) -> None:
-        if self.optim_wrapper is None:
-            return
-        try:
-            self.optim_wrapper.load_state_dict(state)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ForeignCheckpointError(f"The optimizer state in {url} does not fit: {error}") from error
 
     def load_position(self, position: Mapping[str, Any], rng: Mapping[str, Any]) -> None:
         """Take up a position, with the generators' states at that instant; the next `run` goes there."""

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from asynchooks.errors import ConfigError
 from asynchooks.hooks.mmcv.optimizer._hook import OptimizerHook
+from asynchooks.optim import hold_parts, part_like
 from asynchooks.registry import MMCV_HOOKS
 
 __all__ = ["GradientCumulativeOptimizerHook"]
@@ -106,8 +107,10 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
         """Put back gradients that a resumed checkpoint has brought."""
         saved, self._saved = self._saved, []
         if saved:
+            hold_parts(runner.model)
             for parameter, grad in zip(_trained(runner), saved, strict=True):
-                parameter.grad = None if grad is None else grad.to(parameter.device, copy=True)
+                own = None if grad is None else grad.to(parameter.device, copy=True)
+                parameter.grad = None if own is None else part_like(own, parameter)
         elif runner.iter % self.cumulative_iters:
             runner.logger.warning(
                 "iteration %d is inside a group of %d: the gradients of its first iterations are not known.",
