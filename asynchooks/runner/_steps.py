@@ -12,7 +12,16 @@ from asynchooks.checkpoint import before_step
 from asynchooks.errors import ConfigError
 from asynchooks.optim import unwrapped
 
-__all__ = ["device_of", "eval_step", "has_step", "losses_of", "switch_mode", "to_device", "train_step"]
+__all__ = [
+    "check_exchange",
+    "device_of",
+    "eval_step",
+    "has_step",
+    "losses_of",
+    "switch_mode",
+    "to_device",
+    "train_step",
+]
 
 
 def train_step(model: nn.Module, batch: Any, optim_wrapper: Any) -> Any:
@@ -24,7 +33,7 @@ def train_step(model: nn.Module, batch: Any, optim_wrapper: Any) -> Any:
     own = _own(model, "train_step")
     if own is not None:
         outputs = own(batch, optim_wrapper)
-        _check_exchange(model)
+        check_exchange(model)
         return outputs
     with optim_wrapper.optim_context(model):
         outputs = model(batch)
@@ -56,8 +65,12 @@ def eval_step(model: nn.Module, batch: Any, mode: str) -> Any:
     return unwrapped(model)(batch) if own is None else own(batch)
 
 
-def _check_exchange(model: nn.Module) -> None:
-    """Raise where ranks train apart: the model's own step has gone past the forward that exchanges gradients."""
+def check_exchange(model: nn.Module) -> None:
+    """Raise where ranks train apart: the model's own step has gone past the forward that exchanges gradients.
+
+    Raises:
+        ConfigError: it has.
+    """
     switch = unwrapped(model).__dict__.get("set_requires_gradient_sync")
     if getattr(switch, "is_passed_by", False):
         raise ConfigError(

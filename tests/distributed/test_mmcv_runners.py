@@ -63,7 +63,7 @@ def trains(folder: str, how: str, form: str, hook: RunnerHook, epochs: int, resu
 def resumes(rank: int, folder: str, how: str, form: str, accumulates: bool) -> tuple[Any, Any]:
     """Train two epochs, and the second one again; the weights of both."""
 
-    def hook() -> RunnerHook:
+    def hook() -> OptimizerHook:
         return GradientCumulativeOptimizerHook(2) if accumulates else OptimizerHook({"max_norm": 0.1})
 
     name = "epoch_1" if form == "sharded" else "epoch_1.pth"

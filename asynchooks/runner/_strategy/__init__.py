@@ -19,7 +19,7 @@ from asynchooks.runner._strategy._ddp import DDP, adopt
 from asynchooks.runner._strategy._fsdp import FSDP2
 from asynchooks.runner._strategy._reduction import reductions_of
 
-__all__ = ["DDP", "FSDP2", "check_strategy", "parallel", "reductions_of", "strategy_of"]
+__all__ = ["DDP", "FSDP2", "check_strategy", "is_wrapped", "parallel", "reductions_of", "strategy_of"]
 
 
 def check_strategy(given: Any, *, scope: str | None = None) -> None:

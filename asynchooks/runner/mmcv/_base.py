@@ -70,7 +70,7 @@ class BaseRunner(SavedRun, HookRegistration):
         inner_iter: the iteration inside of its epoch, or inside of its phase.
         log_buffer: what models and hooks report of each iteration.
         stop_training: set by a hook to end the training at the next turn; on any rank, to end it on all, where
-            iterations are counted one later.
+            iterations are counted two later.
         step_context: makes the context in which a training step runs, such as an autocast.
 
     Raises:

@@ -1,7 +1,7 @@
 """A run that a configuration of MMCV 1.x's form describes: `model`, `data`, `optimizer`, `lr_config`, `runner` ...
 
-Puts together what MMDetection 2.x's training script does: loaders, runner, training hooks, evaluation, resuming.
-Decides which entries of such a configuration are read, and names those that are not.
+Puts together what MMDetection 2.x's training script does: ranks, loaders, runner, training hooks, evaluation,
+resuming. Decides which entries of such a configuration are read, and names those that are not.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.config import Config, import_modules
+from asynchooks.distributed import is_distributed, is_first_rank
 from asynchooks.errors import ConfigError, did_you_mean
 from asynchooks.registry import MODELS
 from asynchooks.runner._config import reject_unknown
 from asynchooks.runner._configuration import keep_config
+from asynchooks.runner._launch import join_ranks
 from asynchooks.runner._random import seed_everything
-from asynchooks.runner._resume import find_source
 from asynchooks.runner._samplers import build_dataloader, check_dataloader
+from asynchooks.runner._strategy import check_strategy, is_wrapped, parallel
 from asynchooks.runner.mmcv._build import build_runner
 
 if TYPE_CHECKING:
@@ -53,10 +55,9 @@ _ENTRIES = (
         "meta",
     ),
     *("mode", "ordering", "max_in_flight", "staging_budget", "grace_period", "storage_options"),
-    *("custom_imports",),
+    *("custom_imports", "launcher", "dist_params", "strategy", "find_unused_parameters"),
 )
 _NO_EFFECT = (
-    "dist_params",
     "opencv_num_threads",
     "mp_start_method",
     "auto_scale_lr",
@@ -70,11 +71,15 @@ _LOADER_NAMES = {"samples_per_gpu": "batch_size", "workers_per_gpu": "num_worker
 class ConfiguredRun:
     """A runner of MMCV's kind with its hooks registered, and the loaders that it trains with.
 
+    Under ``torchrun`` its ranks train together: they share each loader's data, average the gradients, and evaluate
+    with `DistEvalHook`. ``samples_per_gpu`` is of each rank. Every rank makes the run.
+
     Args:
         cfg: a Config or dict: ``model``, ``data`` (``samples_per_gpu``, ``workers_per_gpu``, ``train``, ``val``),
             ``optimizer``, ``optimizer_config``, ``fp16``, ``lr_config``, ``momentum_config``, ``runner`` or
             ``total_epochs``, ``checkpoint_config``, ``log_config``, ``custom_hooks``, ``evaluation``, ``workflow``,
-            ``load_from``, ``resume_from`` (``resume="auto"`` looks for the newest), ``work_dir``, ``seed``; and the
+            ``load_from``, ``resume_from`` (``resume="auto"`` looks for the newest), ``work_dir``, ``seed``;
+            ``launcher``, ``dist_params``, ``find_unused_parameters`` (or ``strategy``, as of `Runner`); and the
             executor's options.
 
     Attributes:
@@ -90,13 +95,14 @@ class ConfiguredRun:
         if cfg.get("custom_imports"):
             import_modules(cfg["custom_imports"], source=getattr(cfg, "filename", None))
         self._cfg = cfg
+        device = join_ranks(cfg.get("launcher"), {"dist_cfg": cfg.get("dist_params")}, cfg.get("device"))
         self._seed = cfg.get("seed")
         if self._seed is not None:
             seed_everything(self._seed, deterministic=bool(cfg.get("deterministic", False)))
         self._phases = [tuple(phase) for phase in cfg.get("workflow") or [("train", 1)]]
         for mode, _ in self._phases:
             check_dataloader(self._loader_cfg(mode))
-        self.runner = _runner(cfg)
+        self.runner = _runner(cfg, device)
         self._register_hooks()
 
     @classmethod
@@ -115,13 +121,14 @@ class ConfiguredRun:
         runner, cfg = self.runner, self._cfg
         source = cfg.get("resume_from") or cfg.get("resume")
         if source in (True, "auto"):
-            found = find_source(runner, "auto", None, cfg.get("storage_options") or {}, to_train=True)
+            found = runner._find_source("auto", None, to_train=True)  # noqa: SLF001 - of the same package
             source = None if found is None else found.url
         if source:
             runner.resume(source)
         elif cfg.get("load_from"):
             runner.load_checkpoint(cfg["load_from"])
-        keep_config(cfg, runner.log_dir, runner.timestamp)
+        if is_first_rank():
+            keep_config(cfg, runner.log_dir, runner.timestamp)
         runner.run([self._loader(mode) for mode, _ in self._phases], self._phases)
         model: nn.Module = runner.model
         return model
@@ -139,7 +146,8 @@ class ConfiguredRun:
         )
         evaluation = cfg.get("evaluation")
         if evaluation is not None and cfg["data"].get("val") is not None:
-            options = {"type": "EvalHook", "by_epoch": self.runner.by_epoch, **evaluation}
+            kind = "DistEvalHook" if is_distributed() else "EvalHook"
+            options = {"type": kind, "by_epoch": self.runner.by_epoch, **evaluation}
             self.runner.register_hook({**options, "dataloader": self._loader("val")}, priority="LOW")
 
     def _loader(self, mode: str) -> Any:
@@ -159,16 +167,14 @@ class ConfiguredRun:
         return {_LOADER_NAMES.get(name, name): value for name, value in options.items()}
 
 
-def _runner(cfg: Mapping[str, Any]) -> Any:
-    model = cfg["model"]
-    built = MODELS.build(model) if isinstance(model, Mapping) else model
+def _runner(cfg: Mapping[str, Any], device: Any) -> Any:
     options = cfg.get("runner") or {"type": "EpochBasedRunner", "max_epochs": cfg["total_epochs"]}
     text = cfg.pretty_text if isinstance(cfg, Config) else str(dict(cfg))
     name = PurePath(getattr(cfg, "filename", None) or "run").name
     runner = build_runner(
         options,
         {
-            "model": built if cfg.get("device") is None else built.to(cfg["device"]),
+            "model": _model(cfg, device),
             "optimizer": cfg.get("optimizer"),
             "work_dir": cfg["work_dir"],
             "meta": {"exp_name": name, "config": text, "seed": cfg.get("seed"), **(cfg.get("meta") or {})},
@@ -177,6 +183,18 @@ def _runner(cfg: Mapping[str, Any]) -> Any:
     )
     runner.logger.setLevel(cfg.get("log_level", "INFO"))
     return runner
+
+
+def _model(cfg: Mapping[str, Any], device: Any) -> nn.Module:
+    """Return the model, on its device, as the ranks share it."""
+    model = cfg["model"]
+    built: nn.Module = MODELS.build(model) if isinstance(model, Mapping) else model
+    built = built if device is None else built.to(device)
+    strategy = cfg.get("strategy")
+    if strategy is None and not is_wrapped(built):  # each rank has its own buffers, as with MMDetection 2
+        unused = bool(cfg.get("find_unused_parameters", False))
+        strategy = {"type": "DDP", "broadcast_buffers": False, "find_unused_parameters": unused}
+    return parallel(built, strategy)
 
 
 def _optimizer_config(cfg: Mapping[str, Any]) -> Any:
@@ -200,5 +218,6 @@ def _check(cfg: Mapping[str, Any]) -> None:
     for name in ("model", "data", "work_dir"):
         if cfg.get(name) is None:
             raise ConfigError(f"The configuration has no {name!r}.")
+    check_strategy(cfg.get("strategy"))
     if cfg.get("runner") is None and cfg.get("total_epochs") is None:
         raise ConfigError("The configuration has no runner=dict(type='EpochBasedRunner', max_epochs=...).")

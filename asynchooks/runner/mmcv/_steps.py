@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asynchooks.errors import ConfigError
-from asynchooks.runner._steps import losses_of
+from asynchooks.runner._steps import check_exchange, losses_of
 
 __all__ = ["train_outputs", "val_outputs"]
 
@@ -23,11 +23,13 @@ def train_outputs(model: nn.Module, batch: Any, optimizer: Any, options: Mapping
 
     Raises:
         TypeError: ``train_step`` returned no dict.
-        ConfigError: a plain module returned no loss.
+        ConfigError: a plain module returned no loss, or ranks would train apart.
     """
     own = getattr(model, "train_step", None)
     if own is not None:
-        return _checked(own(batch, optimizer, **options), model, "train_step")
+        outputs = _checked(own(batch, optimizer, **options), model, "train_step")
+        check_exchange(model)
+        return outputs
     outputs = model(batch)
     losses = losses_of(outputs)
     if "loss" not in losses:

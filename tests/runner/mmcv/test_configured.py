@@ -36,6 +36,7 @@ evaluation = dict(interval=1, save_best='acc')
 custom_hooks = [dict(type='SyncNormHook', priority=48)]
 workflow = [('train', 1)]
 dist_params = dict(backend='nccl')
+opencv_num_threads = 0
 img_norm_cfg = dict(mean=[0.0])
 seed = 3
 work_dir = '{{ fileDirname }}/run'
@@ -59,7 +60,7 @@ def test_a_configuration_of_mmcvs_form_is_trained(cfg: Config, caplog: pytest.Lo
     assert {"epoch_2.pth", "epoch_3.pth", "best_acc_epoch_2.pth"} <= saved
     assert "epoch_1.pth" not in saved
     assert run.runner.current_lr() == [pytest.approx(0.001)]
-    assert "no effect here: dist_params" in caplog.text
+    assert "no effect here: opencv_num_threads" in caplog.text
     assert [path.name for path in Path(run.runner.log_dir).glob("*.py")] == ["old.py"]
 
 
@@ -129,6 +130,8 @@ def test_mixed_precision_is_a_hook(cfg: Config) -> None:
         ({"runner.max_epoch": 5}, "'max_epoch'.*'max_epochs'"),
         ({"runner": None}, r"no runner=dict\(type='EpochBasedRunner'"),
         ({"model": None}, "no 'model'"),
+        ({"strategy": {"type": "DPD"}}, "'DPD'.*'DDP'"),
+        ({"launcher": "slurm"}, "srun torchrun"),
     ],
 )
 def test_a_slip_is_refused_at_construction(cfg: Config, changes: dict[str, Any], words: str) -> None:
