@@ -96,6 +96,31 @@ def test_a_best_that_could_not_be_saved_is_not_believed(train: Any, shelf: type[
     assert state.message_hub.get_info("best_score") == 0.2
 
 
+@pytest.mark.parametrize("full", ["/epoch_3", "best_checkpoint"])
+def test_a_best_that_was_committed_is_believed_whatever_fails_after_it(
+    train: Any, shelf: type[Shelf], full: str
+) -> None:
+    shelf.full_for.add(full)
+    hook = CheckpointHook(
+        interval=2, save_best="acc", save_last=False, out_dir="shelf://disk", on_error="warn"
+    )
+    state = train(hook, metrics=[{"acc": value} for value in (0.1, 0.2, 0.9, 0.5)], mode="sync")
+
+    assert [name for name in saved_on("shelf://disk/run") if "best" in name][-1] == "best_acc_epoch_3.pth"
+    assert state.message_hub.get_info("best_score") == 0.9
+    assert state.message_hub.get_info("best_ckpt") == "shelf://disk/run/best_acc_epoch_3.pth"
+
+
+def test_of_several_bests_those_are_believed_that_were_committed(train: Any, shelf: type[Shelf]) -> None:
+    shelf.full_for.add("best_loss")
+    hook = CheckpointHook(save_best=["acc", "loss"], save_last=False, out_dir="shelf://disk", on_error="warn")
+    state = train(hook, epochs=2, metrics=[{"acc": 0.9, "loss": 1.0}, {"acc": 0.5, "loss": 2.0}], mode="sync")
+
+    assert saved_on("shelf://disk/run") == ["best_acc_epoch_1.pth"]
+    assert state.message_hub.get_info("best_score_acc") == 0.9
+    assert state.message_hub.get_info("best_score_loss") == 2.0, "claimed by the last validation"
+
+
 def test_the_old_best_stays_when_the_new_one_cannot_be_saved(train: Any, shelf: type[Shelf]) -> None:
     shelf.full_for.add("best_acc_epoch_2")
     hook = CheckpointHook(save_best="acc", save_last=False, out_dir="shelf://disk", on_error="warn")

@@ -32,6 +32,7 @@ from asynchooks.execution import current_executor
 if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart
     from asynchooks.hooks.checkpoint._best import Best
+    from asynchooks.hooks.checkpoint._books import Claim
 
 __all__ = ["Folder", "Save"]
 
@@ -47,6 +48,7 @@ class Save:
         name: file name.
         snapshot: what is in it.
         meta: "epoch" and "iter" that are done.
+        claim: what the message hub says of it already.
         keep: how many of its kind are kept; -1 for all.
         best: the metric of which it is the best; None for a checkpoint of the interval.
         metrics: what the validation measured.
@@ -55,6 +57,7 @@ class Save:
     name: str
     snapshot: Snapshot | ShardSnapshot
     meta: Mapping[str, int]
+    claim: Claim
     keep: int = -1
     best: Best | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -135,12 +138,18 @@ class Folder:
         executor = current_executor()
 
         async def commit() -> None:
-            for save in saves:
-                info = await self._save(save)
-                if executor is not None:
-                    meta = {**save.meta, "metrics": dict(save.metrics), "nbytes": info.nbytes}
-                    executor.fire_nowait("after_save_checkpoint", runner, path=info.url, meta=meta)
+            try:
+                for save in saves:
+                    info = await self._save(save)
+                    if executor is not None:
+                        meta = {**save.meta, "metrics": dict(save.metrics), "nbytes": info.nbytes}
+                        executor.fire_nowait("after_save_checkpoint", runner, path=info.url, meta=meta)
+            finally:
+                for save in saves:
+                    save.claim.end()
 
+        for save in saves:
+            save.claim.hang_on(commit)
         return commit
 
     async def _save(self, save: Save) -> CheckpointInfo:
@@ -149,6 +158,7 @@ class Folder:
             "step": save.meta["iter"],
             "epoch": save.meta["epoch"],
             "metrics": save.metrics,
+            "on_commit": save.claim.keep,
         }
         if save.best is not None:
             return await self._checkpointer.save(
