@@ -140,8 +140,9 @@ class Flight(Books):
     def make_room(self, step: Step, nbytes: int, *, held: int, may_skip: bool) -> None:
         """Wait for room, drop an older part, or raise `InvocationSkipped`, as the hook's ``when_busy`` says.
 
-        Without ``may_skip``, a hook that would skip waits. On return ``nbytes`` are reserved. What could only wait for itself is let through: for the capture around
-        it, or, inside a deferred method, for what has to follow that. Called on the training thread.
+        Without ``may_skip``, a hook that would skip waits. On return ``nbytes`` are reserved. What could only wait
+        for itself is let through: for the capture around it, or, inside a deferred method, for what has to follow
+        that. Called on the training thread.
         """
         while True:
             with self._changed:

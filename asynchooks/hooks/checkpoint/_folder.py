@@ -22,6 +22,7 @@ from asynchooks.checkpoint import (
     Party,
     ShardSnapshot,
     Snapshot,
+    Store,
     list_checkpoints,
     open_store,
 )
@@ -67,8 +68,7 @@ class Folder:
     """Where a run's checkpoints go.
 
     Args:
-        url: folder or URL.
-        options: fsspec's options.
+        store: the folder.
         run_id: the run, which a resumed run continues.
         deadline_s: longest time without progress of any call to the store.
         party: the ranks that save shards into it together; None where one process saves.
@@ -77,8 +77,7 @@ class Folder:
 
     def __init__(
         self,
-        url: str,
-        options: Mapping[str, Any],
+        store: Store,
         run_id: str,
         *,
         deadline_s: float,
@@ -87,13 +86,12 @@ class Folder:
     ) -> None:
         self._named_in = named_in
         self._party = party
-        self._options = dict(options)
+        self._store = store
         self._run_id = run_id
         executor = current_executor()
         instrument = None if executor is None else executor.instrument
         self._checkpointer = Checkpointer(
-            url,
-            storage_options=self._options,
+            store,
             run_id=run_id,
             instrument=instrument,
             deadline_s=deadline_s,
@@ -117,7 +115,7 @@ class Folder:
         try:
             await self._checkpointer.release()
         except CheckpointError as error:
-            logger.warning("could not release %s: %s", self._checkpointer.url, error)
+            logger.warning("could not release %s: %s", self._store.url, error)
 
     def close(self) -> None:
         """`release`, when nothing runs in the background any more. Blocks; this thread may have an event loop."""
@@ -126,11 +124,11 @@ class Folder:
 
     def url_of(self, name: str) -> str:
         """Return the address of a checkpoint, as it will be once it is saved."""
-        return f"{self._checkpointer.url.rstrip('/')}/{name}"
+        return f"{self._store.url.rstrip('/')}/{name}"
 
     def committed(self) -> list[CheckpointInfo]:
         """Return this run's committed checkpoints, oldest first. Blocks."""
-        infos = list_checkpoints(self._checkpointer.url, storage_options=self._options)
+        infos = list_checkpoints(self._store)
         return [info for info in infos if info.run_id == self._run_id]
 
     def committing(self, runner: Any, saves: Sequence[Save]) -> BackgroundPart:
