@@ -68,7 +68,7 @@ _WORDS: Mapping[Layout, str] = {"single": "single-file", "sharded": "sharded"}
 
 
 def _nothing() -> None:
-    """Let the file appear."""
+    """Let it go on."""
 
 
 def announce(store: Store, manifest: Manifest) -> None:
@@ -91,9 +91,10 @@ def withdraw(store: Store, manifest: Manifest) -> bool:
     return True
 
 
-def publish(store: Store, manifest: Manifest) -> None:
-    """After the data is durable: write the manifest. From here on the checkpoint is committed."""
+def publish(store: Store, manifest: Manifest, *, on_commit: Callable[[], None] = _nothing) -> None:
+    """After the data is durable: write the manifest. From here on the checkpoint is committed: `on_commit`."""
     store.put(manifest_name(manifest.name), Content.of(manifest.to_json()))
+    on_commit()
     store.delete(next_manifest_name(manifest.name))
 
 
@@ -165,6 +166,7 @@ def publish_sharded(
     replaced: Manifest | None,
     *,
     before_visible: Callable[[], None] = _nothing,
+    on_commit: Callable[[], None] = _nothing,
     progress: Progress = unlimited,
 ) -> None:
     """When the data files of all ranks are durable: make the checkpoint exist, in place of `replaced`.
@@ -175,7 +177,7 @@ def publish_sharded(
     steps = (
         partial(announce, store, manifest),
         partial(put_metadata, store, manifest, metadata, before_visible=before_visible),
-        partial(publish, store, manifest),
+        partial(publish, store, manifest, on_commit=on_commit),
         partial(clear_replaced, store, manifest, replaced, progress=progress),
     )
     for step in steps:

@@ -137,15 +137,16 @@ class Flight(Books):
                     self._apply(self._board.finished(key))
             self._turns.pop(key, None)
 
-    def make_room(self, step: Step, nbytes: int, *, held: int = 0) -> None:
+    def make_room(self, step: Step, nbytes: int, *, held: int, may_skip: bool) -> None:
         """Wait for room, drop an older part, or raise `InvocationSkipped`, as the hook's ``when_busy`` says.
 
-        On return ``nbytes`` are reserved. What could only wait for itself is let through: for the capture around
-        it, or, inside a deferred method, for what has to follow that. Called on the training thread.
+        Without ``may_skip``, a hook that would skip waits. On return ``nbytes`` are reserved. What could only wait
+        for itself is let through: for the capture around it, or, inside a deferred method, for what has to follow
+        that. Called on the training thread.
         """
         while True:
             with self._changed:
-                decision = self._admission(step, nbytes, held)
+                decision = self._admission(step, nbytes, held, may_skip=may_skip)
                 if decision == "admit" or not self._parts.any_touching(None, self._program_order.here):
                     self._parts.staged_bytes += nbytes
                     return
@@ -155,7 +156,9 @@ class Flight(Books):
                 if decision == "replace":
                     self._replace(step)
                     continue
-            self.waits.until(lambda: self._may_proceed(step, nbytes, held), "backpressure", step)
+            self.waits.until(
+                lambda: self._may_proceed(step, nbytes, held, may_skip=may_skip), "backpressure", step
+            )
 
     def release(self, nbytes: int) -> None:
         """Give reserved bytes back that no part took over."""
@@ -188,7 +191,7 @@ class Flight(Books):
                 deferred = foreground if step.shape in ("blocking", "capture") else None
                 function = None if deferred else part_of(step, parent.view)
                 if function is not None:
-                    decision = self._admission(step, 0, 0)
+                    decision = self._admission(step, 0, 0, may_skip=True)
                     if decision == "skip":
                         self.ledger.tally(step).skipped += 1
                         continue

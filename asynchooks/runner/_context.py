@@ -115,7 +115,10 @@ class RunContext(ABC):
         """Go where a checkpoint was taken."""
 
     def request_checkpoint(self) -> None:
-        """Have checkpoint hooks save in this firing of ``after_train_iter`` in any case; on every rank."""
+        """Have checkpoint hooks save in this firing of ``after_train_iter`` in any case; on every rank.
+
+        Where there is no room for it they wait, also those that would skip a save (``when_busy="skip"``).
+        """
         self._checkpoint_wanted_at = self.iter
 
     @property
@@ -268,7 +271,8 @@ class RunContext(ABC):
             executor.reserve(
                 checkpoints.state_nbytes(content, overlap=later)
                 if state is None
-                else state.nbytes(overlap=later)
+                else state.nbytes(overlap=later),
+                may_skip=not self.wants_checkpoint,
             )
             if later:
                 watch = executor.before_next_change(checkpoints.before_step)
