@@ -14,7 +14,15 @@ from asynchooks.distributed import rank
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["derived_rng", "restore_rng", "rng_state", "seed_everything"]
+__all__ = ["derived_rng", "restore_rng", "rng_state", "seed_everything", "seed_worker"]
+
+
+def seed_worker(worker: int, *, rank: int) -> None:
+    """Give a data loader's worker random numbers that no other rank's draws; it has its own among its rank's."""
+    del worker  # torch's seed differs by it
+    mixed = np.random.SeedSequence([torch.initial_seed(), rank]).generate_state(2, np.uint32)
+    seed_everything(int(mixed[0]))
+    torch.manual_seed((int(mixed[1]) << 32) + int(mixed[0]))
 
 
 def seed_everything(seed: int | None, *, deterministic: bool = False, differs_by_rank: bool = False) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from asynchooks import checkpoint as checkpoints
 from asynchooks.distributed import any_rank, control_group, found_by_first
 from asynchooks.errors import (
+    CheckpointError,
     CheckpointNotFoundError,
     ConfigError,
     CorruptCheckpointError,
@@ -231,8 +232,8 @@ class ResumableRun(RunContext):
                 return False
             try:
                 self._resume_from(source, "cpu")
-            except (CheckpointNotFoundError, CorruptCheckpointError, RankFailedError) as error:
-                is_damaged = any_rank(not isinstance(error, RankFailedError))
+            except (CheckpointError, RankFailedError) as error:  # all ranks come here, whatever each has met
+                is_damaged = any_rank(isinstance(error, (CheckpointNotFoundError, CorruptCheckpointError)))
                 if not source.is_newest or not is_damaged:
                     raise
                 self.logger.warning("falling back past %s: %s", source.url, error)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from asynchooks.distributed import rank, world_size
 from asynchooks.errors import ConfigError
 from asynchooks.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, check_options, option_names
+from asynchooks.runner._random import seed_worker
 from asynchooks.runner._sharing import shared
 
 __all__ = ["DefaultSampler", "InfiniteSampler", "build_dataloader", "check_dataloader"]
@@ -60,11 +61,8 @@ class DefaultSampler(Sampler[int]):
         return iter(order[self.rank :: self.world_size])
 
     def __len__(self) -> int:
-        return (
-            -(-self._size // self.world_size)
-            if self.round_up
-            else len(range(self.rank, self._size, self.world_size))
-        )
+        left = self._size - self._start
+        return -(-left // self.world_size) if self.round_up else len(range(self.rank, left, self.world_size))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's order."""
@@ -139,7 +137,8 @@ def build_dataloader(cfg: Any, *, seed: int, mode: str = "train", scope: str | N
 
     Args:
         cfg: a loader, or `DataLoader`'s arguments, of which ``dataset``, ``sampler``, ``batch_sampler``,
-            ``collate_fn`` and ``worker_init_fn`` may be dicts.
+            ``collate_fn`` and ``worker_init_fn`` may be dicts. Without a ``worker_init_fn``, the workers of each rank
+            draw random numbers of their own.
         seed: the run's seed, for samplers that take one.
         mode: "train", "val" or "test": an evaluation counts no sample twice.
         scope: scope that is asked first for a bare name.
@@ -160,6 +159,8 @@ def build_dataloader(cfg: Any, *, seed: int, mode: str = "train", scope: str | N
         batches = {"sampler": each, "batch_size": options.pop("batch_size", 1)}
         options["batch_sampler"] = DATA_SAMPLERS.build(options["batch_sampler"], scope=scope, **batches)
     options.update({name: _function(options[name], scope) for name in _FUNCTIONS if name in options})
+    if world_size() > 1 and options.get("worker_init_fn") is None:
+        options["worker_init_fn"] = partial(seed_worker, rank=rank())
     return DataLoader(**options)
 
 
