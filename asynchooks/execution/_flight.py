@@ -235,7 +235,7 @@ class Flight(Books):
     def take_given_up(self) -> tuple[str, ...]:
         """Forget the failures that are cancellations; return the parts' names, and what waited for them."""
         with self._changed:
-            keys = [key for key, failure in self._failures.items() if failure.cause is None]
+            keys = [key for key, failure in self._failures.items() if failure.is_given_up]
             failures = [self._failures.pop(key) for key in keys]
             for key in keys:
                 self._board.acknowledged(key)

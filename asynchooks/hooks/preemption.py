@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from asynchooks.data import shield_workers
-from asynchooks.distributed import Votes, control_group
+from asynchooks.distributed import Votes, control_group, is_first_rank
 from asynchooks.errors import ConfigError, Preempted
 from asynchooks.execution import Effects, Hook
 from asynchooks.registry import HOOKS
@@ -77,7 +77,7 @@ class PreemptionHook(Hook):
         self._ending: Preempted | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._where = ""
-        self._hub: Any = None
+        self._runner: Any = None
         self._forget()
 
     def _forget(self) -> None:
@@ -95,7 +95,7 @@ class PreemptionHook(Hook):
         self._forget()
         self._together = getattr(runner, "together", None)
         self._votes = Votes(control_group() if self._together is None else None)
-        self._hub = getattr(runner, "message_hub", None)
+        self._runner = runner
         if threading.current_thread() is not threading.main_thread():
             logger.warning(
                 "PreemptionHook: signals can be noticed on the main thread alone; this run trains on another"
@@ -156,11 +156,13 @@ class PreemptionHook(Hook):
             signal.signal(number, signal.SIG_IGN)
         self._before.clear()
         given_up = ", ".join(self._ending.given_up)
-        saved = self._hub.get_info("last_ckpt") if self.save and self._hub is not None else None
+        saved = getattr(self._runner, "last_committed", None) or "none since the start"
         logger.warning(
-            "%s; last checkpoint: %s; given up: %s; exit code %d",
+            "%s;%s given up: %s; exit code %d",
             self._ending,
-            saved or "none",
+            f" last checkpoint: {saved};"
+            if is_first_rank()
+            else "",  # which commits; the others may not know
             given_up or "nothing",
             self.exit_code,
         )

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from asynchooks import Effects, Hook, HookExecutor
-from asynchooks.errors import BackgroundHookError, Preempted
+from asynchooks.errors import BackgroundHookError, Preempted, RankFailedError
 
 
 class Uploads(Hook):
@@ -164,3 +164,17 @@ def test_a_failure_beside_a_preemption_is_not_lost() -> None:
 
     assert caught.group_contains(Preempted)
     assert caught.group_contains(BackgroundHookError, match="disk is gone")
+
+
+def test_what_another_rank_has_given_up_is_given_up_here() -> None:
+    class Meets(Hook):
+        effects = Effects(writes={"checkpoints"})
+
+        async def before_train(self, runner: Any) -> None:
+            raise RankFailedError("rank 1 failed: its save was cancelled", rank=1, is_cancelled=True)
+
+    with pytest.raises(Preempted) as caught, HookExecutor([Meets()]) as executor:
+        executor.fire("before_train", None)
+        raise preempted(5)
+
+    assert caught.value.given_up == ("Meets.before_train",)

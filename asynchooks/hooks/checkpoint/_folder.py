@@ -137,6 +137,8 @@ class Folder:
         async def commit() -> None:
             for save in saves:
                 info = await self._save(save)
+                if save.best is None:
+                    runner.last_committed = info.url
                 if executor is not None:
                     meta = {**save.meta, "metrics": dict(save.metrics), "nbytes": info.nbytes}
                     executor.fire_nowait("after_save_checkpoint", runner, path=info.url, meta=meta)
