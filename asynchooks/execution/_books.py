@@ -68,9 +68,10 @@ class Books:
                     self._take_off(part)
             elif isinstance(decision, Abandon):
                 if turn is not None:
-                    turn.granted = False
+                    turn.granted = turn.is_joint
                     step = turn.step
-                self._abandon(decision, step)
+                if turn is None or not turn.is_joint:
+                    self._abandon(decision, step)
         self._changed.notify()
 
     def _take_off(self, part: Part) -> None:

@@ -115,8 +115,11 @@ class Flight(Books):
             return True
 
     def in_turn(self, step: Step, firing: int, call: Callable[[], None]) -> None:
-        """Call a blocking method when its turn has come, unless it is abandoned: a barrier."""
-        turn = Turn(step)
+        """Call a blocking method when its turn has come: a barrier.
+
+        It is abandoned where what it has to follow has failed; not with an agreement: it may hold a collective.
+        """
+        turn = Turn(step, is_joint=self.agreement is not None)
         key, is_last = self._program_order.next_turn()
         try:
             with self._changed:
@@ -235,7 +238,7 @@ class Flight(Books):
     def take_given_up(self) -> tuple[str, ...]:
         """Forget the failures that are cancellations; return the parts' names, and what waited for them."""
         with self._changed:
-            keys = [key for key, failure in self._failures.items() if failure.cause is None]
+            keys = [key for key, failure in self._failures.items() if failure.is_given_up]
             failures = [self._failures.pop(key) for key in keys]
             for key in keys:
                 self._board.acknowledged(key)

@@ -54,6 +54,7 @@ class RunContext(ABC):
         logger: the run's logger.
         metrics: the newest metrics.
         cfg: the configuration that the run was built from, or None.
+        last_committed: address of the newest checkpoint of a step that this process has seen committed, or None.
         is_resuming: whether the checkpoint that ``after_load_checkpoint`` hears of is one to continue from.
     """
 
@@ -65,6 +66,7 @@ class RunContext(ABC):
     seed: int | None
     log_processor: LogProcessor
     visualizer: Any = None
+    last_committed: str | None = None
     _checkpoint_wanted_at: int | None = None
 
     def __init__(self, work_dir: str | os.PathLike[str], experiment_name: str | None) -> None:

@@ -139,6 +139,8 @@ class Folder:
             try:
                 for save in saves:
                     info = await self._save(save)
+                    if save.best is None:
+                        runner.last_committed = info.url
                     if executor is not None:
                         meta = {**save.meta, "metrics": dict(save.metrics), "nbytes": info.nbytes}
                         executor.fire_nowait("after_save_checkpoint", runner, path=info.url, meta=meta)
