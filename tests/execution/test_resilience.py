@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -192,7 +193,10 @@ def test_what_was_captured_is_freed_when_its_part_has_ended(ends: Any) -> None:
             executor.fire("before_train_iter", None, batch_idx=number)
         executor.drain()
         earlier = [captured() for captured in hook.captured[:-1]]
-    # The last part's task may still be on its way out of the event loop when the drain returns.
+    # The last part's task and thread may still be on their way out when the drain returns.
+    for thread in threading.enumerate():
+        if thread.name == "AnyIO worker thread":
+            thread.join(30)
     assert earlier == [None] * 4
     assert hook.captured[-1]() is None
 
