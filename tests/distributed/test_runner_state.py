@@ -9,7 +9,7 @@ import torch
 
 from asynchooks import Runner
 from asynchooks.testing import run_ranks
-from tests.distributed.runs import DATA, Losses, Net, run_of, seeded, weights
+from tests.distributed.runs import DATA, Lines, Losses, Net, run_of, seeded, weights
 
 pytestmark = pytest.mark.ranks
 
@@ -61,14 +61,16 @@ def stops_and_resumes(rank: int, folder: str, strategy: str) -> Any:
     with pytest.raises(StoppedError):
         run_that_saves(f"{folder}/parts", strategy, [first, Stopper(4)]).train()
     runner = run_that_saves(f"{folder}/parts", strategy, [second], resume=True)
+    lines = Lines()
     runner.train()
-    return expected, (first.values + second.values, weights(runner.model))
+    return expected, (first.values + second.values, weights(runner.model)), lines.lines
 
 
 @pytest.mark.parametrize("strategy", ["DDP", "FSDP2"])
 def test_a_run_resumed_on_as_many_ranks_is_bit_identical(tmp_path: Path, strategy: str) -> None:
-    for expected, came in run_ranks(2, stops_and_resumes, str(tmp_path), strategy, with_group=False):
+    for expected, came, said in run_ranks(2, stops_and_resumes, str(tmp_path), strategy, with_group=False):
         assert came == expected
+        assert not any("without the gradients" in line for line in said)
 
 
 def saves(rank: int, folder: str, strategy: str | None, batch_size: int) -> None:

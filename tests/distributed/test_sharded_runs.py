@@ -89,6 +89,38 @@ def test_a_run_falls_back_past_shards_that_are_damaged(tmp_path: Path) -> None:
     assert [losses for losses, _ in came] == [losses[4:] for losses, _ in expected]
 
 
+class RefusingFileSystem(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
+    """A local folder whose shards this rank may not read."""
+
+    protocol = "refusing"
+    refuses = True
+
+    def _open(self, path: str, *args: Any, **options: Any) -> Any:
+        if self.refuses and path.endswith(".distcp"):
+            raise PermissionError(errno.EACCES, "refused", path)
+        return super()._open(path, *args, **options)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(path).removeprefix("refusing://").rstrip("/")
+
+
+def may_not_read(rank: int, folder: str) -> str:
+    fsspec.register_implementation("refusing", RefusingFileSystem, clobber=True)
+    RefusingFileSystem.refuses = rank == 1
+    with pytest.raises(AsyncHooksError) as raised:
+        trains(rank, folder, "FSDP2", {"resume": f"refusing://{folder}/iter_6"})
+    return f"{type(raised.value).__name__}: {raised.value}"
+
+
+def test_where_one_rank_may_not_read_the_others_are_told_of_it(tmp_path: Path) -> None:
+    run(tmp_path, 2, "FSDP2")
+
+    told, own = run_ranks(2, may_not_read, str(tmp_path), with_group=False)
+    assert told.startswith("RankFailedError: rank 1 could not read refusing://")
+    assert own.startswith("StorageDeniedError")
+
+
 def _same(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
 
