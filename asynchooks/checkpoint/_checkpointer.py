@@ -134,12 +134,11 @@ class Checkpointer:
         Args: snapshot: what `capture` returned; its state must be a dict. Or what `capture_shards` did: then every
             rank saves its own, with the same arguments, and the first one commits; `name` is a folder's. name: file
             name in the folder. A committed checkpoint of that name is replaced, whole at every instant. step:
-            training steps done.
-            epoch: epochs done, where the loop counts them. metrics: numbers that retention may choose by.
-            pointer: also name it in ``last_checkpoint`` or ``best_checkpoint``. keep: then delete what this
-            policy does not keep, of this run and group; None deletes nothing. group: what retention compares
-            it with: by default all that was saved with the same pointer (None counts as last). on_commit: called
-            on a worker thread of the process that commits, at once, before pointer and pruning; must not raise.
+            training steps done. epoch: epochs done, where the loop counts them. metrics: numbers that retention may
+            choose by. pointer: also name it in ``last_checkpoint`` or ``best_checkpoint``. keep: then delete what
+            this policy does not keep, of this run and group; None deletes nothing. group: what retention compares
+            it with: by default what was saved with the same pointer (None: last). on_commit: called at once on a
+            worker thread where it is committed, before pointer and pruning; must not raise.
 
         Raises: StorageError: it was not committed; the message says the URL, the step, the attempts and what
             to do. When only the pointer or the pruning failed, a note on the error says that the checkpoint
@@ -211,7 +210,8 @@ class Checkpointer:
         with self._span("persist", request.step, request.name, serialized.content.nbytes):
             manifest = await self._persist(draft, serialized, transfer)
         with self._span("commit", request.step, request.name, manifest.nbytes):
-            await transfer.call(partial(publish, self._store, manifest, on_commit=request.on_commit))
+            on_commit = transfer.unless_abandoned(request.on_commit)
+            await transfer.call(partial(publish, self._store, manifest, on_commit=on_commit))
         info = self._report(request, manifest)
         with behind_commit(info):
             if request.pointer is not None:
@@ -267,7 +267,7 @@ class Checkpointer:
                     metadata,
                     replaced,
                     before_visible=renew,
-                    on_commit=request.on_commit,
+                    on_commit=transfer.unless_abandoned(request.on_commit),
                     progress=transfer.moved,
                 )
             except CheckpointError:
