@@ -131,7 +131,7 @@ def _folders(store: Store) -> dict[str, Mapping[str, Entry]]:
     for name in sorted(store.folders()):
         with suppress(UnsafePathError):  # somebody's, such as .git
             files = store.folder(name).entries()
-            if METADATA in files or any(save_id_of(file) is not None for file in files):
+            if any(file == METADATA or save_id_of(file) or TEMPORARY.fullmatch(file) for file in files):
                 found[name] = files
     return found
 
