@@ -183,10 +183,7 @@ class TrainLoop(ABC):
         """Whether the training ends here; the same on every rank. ``settled``: waits until all have said."""
         together = self._together
         if together is not None:
-            together.wants_stop = self.stop_training
-            if settled:
-                together.settle()
-            self.stop_training = together.is_stopping
+            self.stop_training = together.stops(self.stop_training, settled=settled)
         return self.stop_training
 
     def _note_grad_norm(self) -> None:
