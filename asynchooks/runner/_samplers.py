@@ -61,11 +61,8 @@ class DefaultSampler(Sampler[int]):
         return iter(order[self.rank :: self.world_size])
 
     def __len__(self) -> int:
-        return (
-            -(-self._size // self.world_size)
-            if self.round_up
-            else len(range(self.rank, self._size, self.world_size))
-        )
+        left = max(0, self._size - self._start)  # of the pass that begins next
+        return -(-left // self.world_size) if self.round_up else len(range(self.rank, left, self.world_size))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's order."""

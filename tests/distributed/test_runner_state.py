@@ -165,7 +165,8 @@ class Drawn(Losses):
         self.values += [float(value) for value in data_batch[0][:, 0]]
 
 
-def draws(rank: int, folder: str, batch_size: int, resume: bool, sampler: str) -> list[float]:
+def draws(rank: int, folder: str, batch_size: int, resume: bool, sampler: str) -> Any:
+    """Train an epoch, to its end where it is resumed; the samples, and whether the run knew its last iteration."""
     drawn = Drawn()
     iterations = {"by_epoch": False, "max_iters": 6} if sampler == "InfiniteSampler" else None
     runner = run_of(
@@ -178,11 +179,11 @@ def draws(rank: int, folder: str, batch_size: int, resume: bool, sampler: str) -
     )
     with suppress(StoppedError):
         runner.train()
-    return drawn.values
+    return drawn.values, runner.iter == runner.max_iters
 
 
-def all_drawn(ranks: list[list[float]]) -> list[float]:
-    return sorted(value for rank in ranks for value in rank)
+def all_drawn(ranks: list[Any]) -> list[float]:
+    return sorted(value for values, _ in ranks for value in values)
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (3, 2)])
@@ -195,6 +196,7 @@ def test_other_ranks_go_on_after_the_samples_that_are_done(tmp_path: Path, befor
     expected = sorted(float(sample[0][0]) for sample in DATA)
     assert set(together) == set(expected)
     assert len(together) - len(expected) < after  # filled up for the last batch of all ranks
+    assert all(knew for _, knew in second)
 
 
 @pytest.mark.parametrize(("saved_by", "taken_up_by"), [("FSDP2", None), (None, "FSDP2"), ("FSDP2", "DDP")])
