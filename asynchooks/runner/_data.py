@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from asynchooks.data import length_of, restarts_of
+from asynchooks.data import restarts_of
 from asynchooks.errors import ConfigError
 from asynchooks.runner._offset import Offset, carried_over
 from asynchooks.runner._random import restore_rng, rng_state
@@ -52,17 +52,13 @@ class BatchFeed:
         return self._resume is not None
 
     @property
-    def left(self) -> int | None:
-        """Batches left of the pass in which a checkpoint was taken; None where it was taken between passes."""
-        if self._resume is None or (length := length_of(self.loader)) is None:
-            return None
-        done, offset = self._resume["done"], Offset.of(self._resume)
-        if offset.samples:
-            sampler = _sampler(self.loader)
-            sampler.start_at(offset.samples)
-            length = length_of(self.loader) or 0
-            sampler.start_at(0)
-        return int(length - (done - offset.batches))
+    def left(self) -> int:
+        """Batches that are left of the pass in which a checkpoint was taken; 0 where it was taken between passes."""
+        if self._resume is None:
+            return 0
+        offset = Offset() if self._tracked is None else Offset.of(self._resume)
+        done: int = self._resume["done"]
+        return max(0, offset.length_of_pass(self.loader, _sampler(self.loader)) - done)
 
     def start_pass(self) -> None:
         """Begin a pass over the loader, or go on in the one that a checkpoint was taken in."""

@@ -241,7 +241,7 @@ class EpochBasedTrainLoop(TrainLoop):
         check_loop_values({"max_epochs": max_epochs})
         self._max_epochs = max_epochs
         self._length = length_of(dataloader)
-        self._ahead = 0
+        self._extra = 0  # how many more iterations there are, since other ranks have done some
 
     @property
     def max_epochs(self) -> int:
@@ -250,34 +250,26 @@ class EpochBasedTrainLoop(TrainLoop):
 
     @property
     def max_iters(self) -> int | None:
-        """Iterations of the whole run, or None where the loader has no length."""
-        return None if self._length is None else self._max_epochs * self._length + self._ahead
+        """Iterations of the whole run, or None where the loader has no length.
+
+        Those that are done, and those that are left with the present number of ranks.
+        """
+        return None if self._length is None else self._max_epochs * self._length + self._extra
 
     def load_position(self, position: Mapping[str, Any], rng: Mapping[str, Any]) -> None:
-        """See the base; the run ends after its epochs, however many iterations those before had."""
+        """Take up a `position`, with the generators' states at that instant."""
         super().load_position(position, rng)
-        left = self._feed.left
-        self._count_ahead(self._epoch + (left is not None), left or 0)
+        self._count_iterations()
 
     def load_counters(self, epoch: int, iteration: int) -> None:
-        """See the base and `load_position`."""
+        """Take up a position of which only the counters are known; the epoch, like random orders, starts anew."""
         super().load_counters(epoch, iteration)
-        self._count_ahead(epoch, 0)
+        self._count_iterations()
 
-    def _count_ahead(self, begun: int, left: int) -> None:
-        """Note how many iterations more the epochs that are begun take than they would from the start."""
-        if self._length is None:
-            return
-        self._ahead = self._iter + left - begun * self._length
-        schedulers = self.runner.param_schedulers or ()
-        lists = schedulers.values() if hasattr(schedulers, "values") else [schedulers]
-        if self._ahead and any(not getattr(each, "by_epoch", True) for some in lists for each in some):
-            self.runner.logger.warning(
-                "the epochs before had another number of iterations than those from now on (%d): schedules that "
-                "count iterations keep the lengths with which they were saved, and may end before the training or "
-                "after it",
-                self._length,
-            )
+    def _count_iterations(self) -> None:
+        if self._length is not None:
+            begun = self._epoch + self._feed.is_resumed
+            self._extra = self._iter + self._feed.left - begun * self._length
 
     def _is_last(self, step: int) -> bool:
         return step == self._max_epochs

@@ -1,7 +1,6 @@
-"""Numbers of a run that depend on how many ranks there are: iterations, random draws, means, norms."""
+"""Numbers of a run that depend on how many ranks there are: iterations, means, norms."""
 
 import math
-import random
 from pathlib import Path
 from typing import Any
 
@@ -63,42 +62,6 @@ def test_a_run_of_epochs_ends_where_other_ranks_end_it_and_its_last_state_is_sav
         len(second) - last % 2
     )
     assert find_latest(tmp_path).step == last  # type: ignore[union-attr] # there is one
-
-
-class Dice(torch.utils.data.Dataset[Any]):
-    """Draws each sample."""
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.rand(4), torch.tensor([random.random()])
-
-
-class Drawn(Hook):
-    """Keeps what the workers have drawn."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        self.values += data_batch[1].flatten().tolist()
-
-
-def throws(rank: int, folder: str) -> list[float]:
-    drawn = Drawn()
-    loader = {"dataset": Dice(), "batch_size": 2, "num_workers": 2}
-    run_of(folder, train_dataloader=loader, custom_hooks=[drawn], randomness={"seed": 0}).train()
-    return drawn.values
-
-
-def test_workers_draw_random_numbers_that_no_other_ranks_draw(tmp_path: Path) -> None:
-    first, second = (run_ranks(2, throws, str(tmp_path / name), with_group=False) for name in "ab")
-
-    assert first == second
-    assert len({*first[0], *first[1]}) == len(first[0]) + len(first[1]) > 0
 
 
 def means(rank: int) -> list[list[float]]:
