@@ -34,9 +34,9 @@ from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest, SavedAs
 from asynchooks.checkpoint._ownership import Ownership
 from asynchooks.checkpoint._persist import Persist
 from asynchooks.checkpoint._prune import judge_in, remove_judged
-from asynchooks.checkpoint._request import Request, at_step, behind_commit, checked, nothing
+from asynchooks.checkpoint._request import Request, at_step, behind_commit, checked
 from asynchooks.checkpoint._serialize import Serialized, serialize
-from asynchooks.checkpoint._storage import Stopped, Store, WriterChoice, open_store
+from asynchooks.checkpoint._storage import Stopped, Store, WriterChoice, nothing, open_store
 from asynchooks.checkpoint._transfer import Transfer
 from asynchooks.errors import CheckpointError
 from asynchooks.instrument import Instrument, Span, SpanKind

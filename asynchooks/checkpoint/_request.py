@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asynchooks.checkpoint._retention import RetentionPolicy
     from asynchooks.checkpoint._sharded._snapshot import ShardSnapshot
 
-__all__ = ["Request", "at_step", "behind_commit", "checked", "nothing"]
+__all__ = ["Request", "at_step", "behind_commit", "checked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,6 @@ class Request:
     keep: RetentionPolicy | None
     group: str
     on_commit: Callable[[], None]
-
-
-def nothing() -> None:
-    """Hear of the commit, and go on."""
 
 
 def checked(

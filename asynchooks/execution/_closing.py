@@ -101,9 +101,8 @@ def _idle_in_stages(flight: Flight, start: float, deadline: float | None) -> boo
     """Wait until nothing is in flight; give up early what is not protected. False if the deadline passed first."""
     if deadline is None:
         return flight.waits.idle(None, None)
-    given_up: set[Key] = (
-        set()
-    )  # some of it may go on: a thread cannot be cancelled, and a commit shields itself
+    # some of it may go on: a thread cannot be cancelled, and a commit shields itself
+    given_up: set[Key] = set()
     while True:
         flying = [each for each in flight.in_flight_steps() if each[0] not in given_up]
         instant, keys = next_to_give_up(flying, start, deadline) or (deadline, frozenset())

@@ -157,12 +157,11 @@ class PreemptionHook(Hook):
         self._before.clear()
         given_up = ", ".join(self._ending.given_up)
         saved = getattr(self._runner, "last_committed", None) or "none since the start"
+        last = f" last checkpoint: {saved};" if is_first_rank() else ""  # it commits; the others may not know
         logger.warning(
             "%s;%s given up: %s; exit code %d",
             self._ending,
-            f" last checkpoint: {saved};"
-            if is_first_rank()
-            else "",  # which commits; the others may not know
+            last,
             given_up or "nothing",
             self.exit_code,
         )

@@ -89,7 +89,7 @@ class ConfiguredRun:
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         _check(cfg)
-        ranks = max(world_size(), int(os.environ.get("WORLD_SIZE", "1")))
+        ranks = max(world_size(), int(os.environ.get("WORLD_SIZE") or 1))
         if ranks > 1 and isinstance(cfg.get("model"), Mapping):
             raise ConfigError(
                 f"{ranks} ranks would each train a model of their own: a configuration of MMCV's form trains in one "
