@@ -16,7 +16,6 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -46,6 +45,7 @@ from asynchooks.errors import (
     StorageUnavailableError,
 )
 from asynchooks.testing import Fault, FaultyLink, FaultyStore, LinkFault, S3Server
+from tests.threads import join_threads
 
 
 def snapshot(step: int, rows: int = 8) -> Snapshot:
@@ -267,12 +267,11 @@ def test_a_file_that_is_overwritten_while_it_is_read_is_told_as_that(
 ) -> None:
     server: S3Server = request.getfixturevalue(name)
     url = f"{server.make_bucket('overwritten')}/{uuid.uuid4().hex}"
-    address = urlsplit(server.endpoint_url)
     store = open_store(url, server.storage_options)
     store.put("a.pth", Content.of(bytes(4_000_000)))
     cut = LinkFault("cut answer", method="GET", path="*a.pth*", after_bytes=2_000_000, times=1)
 
-    with FaultyLink(str(address.hostname), address.port or 0, cut) as link:
+    with FaultyLink.to(server.endpoint_url, cut) as link:
         reader = open_store(url, {**server.storage_options, "endpoint_url": link.endpoint_url})
         pieces = reader.read("a.pth", chunk_bytes=100_000)
         next(pieces)
@@ -319,9 +318,7 @@ def test_nothing_follows_a_manifest_that_comes_after_its_save_was_given_up(
             save("b", 2)
         save("c", 3)
         let_go.set()
-        for thread in threading.enumerate():
-            if thread.name == "AnyIO worker thread":
-                thread.join()
+        join_threads("AnyIO worker thread")
 
     assert read_pointer(tmp_path) == str(tmp_path / "c")
     assert heard == ["a", "c"]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from asynchooks.checkpoint import before_step, capture
 from asynchooks.checkpoint._capture._lanes import Event, Piece, StreamLane, ThreadLane
 from asynchooks.errors import CaptureError
+from tests.threads import join_threads
 
 Job = Callable[[], None]
 
@@ -179,9 +180,7 @@ def test_a_copy_that_has_ended_keeps_nothing() -> None:
 
     whole = Whole()
     whole.lane.wait()
-    for thread in threading.enumerate():
-        if thread.name == "asynchooks copy":
-            thread.join()
+    join_threads("asynchooks copy")
     reference = weakref.ref(whole)
     gc.disable()
     try:

@@ -6,7 +6,6 @@ import threading
 import uuid
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
@@ -111,9 +110,8 @@ def test_what_goes_wrong_once_on_one_ranks_way_to_the_store_is_tried_again(
     s3_server: S3Server, kind: LinkFaultKind
 ) -> None:
     url, options = f"{s3_server.make_bucket('shards')}/{uuid.uuid4().hex}", s3_server.storage_options
-    address = urlsplit(s3_server.endpoint_url)
     fault = LinkFault(kind, method="PUT", path="*distcp*", times=1)
-    with FaultyLink(str(address.hostname), address.port or 0, fault) as link:
+    with FaultyLink.to(s3_server.endpoint_url, fault) as link:
         faulty = {**options, "endpoint_url": link.endpoint_url}
         assert run_ranks(2, by_link, url, [options, faulty]) == ["saved 1"] * 2
         assert [request.fault for request in link.requests() if request.fault] == [kind]

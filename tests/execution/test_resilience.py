@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from asynchooks import Effects, Hook, HookExecutor, background
 from asynchooks.errors import BackgroundHookError, ExecutorClosedError
 from asynchooks.testing import Gate, RecordingInstrument
+from tests.threads import join_threads
 
 pytestmark = pytest.mark.timeout(20)  # what these rules forbid is a deadlock
 
@@ -194,9 +194,7 @@ def test_what_was_captured_is_freed_when_its_part_has_ended(ends: Any) -> None:
         executor.drain()
         earlier = [captured() for captured in hook.captured[:-1]]
     # The last part's task and thread may still be on their way out when the drain returns.
-    for thread in threading.enumerate():
-        if thread.name == "AnyIO worker thread":
-            thread.join(30)
+    join_threads("AnyIO worker thread")
     assert earlier == [None] * 4
     assert hook.captured[-1]() is None
 
