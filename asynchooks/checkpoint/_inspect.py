@@ -131,7 +131,9 @@ def _folders(store: Store) -> dict[str, Mapping[str, Entry]]:
     for name in sorted(store.folders()):
         with suppress(UnsafePathError):  # somebody's, such as .git
             files = store.folder(name).entries()
-            if METADATA in files or any(save_id_of(file) is not None for file in files):
+            # other files beside temporary ones: another run, which writes
+            is_killed = bool(files) and all(map(TEMPORARY.fullmatch, files))
+            if is_killed or any(file == METADATA or save_id_of(file) for file in files):
                 found[name] = files
     return found
 

@@ -56,7 +56,9 @@ class Transfer:
         self._moved_bytes += nbytes
 
     def moved(self, nbytes: int) -> None:
-        """Count as `progress` does, and never stop the call."""
+        """Count as `progress` does; raises `Stopped` only where the call was left behind, not for a cancellation."""
+        if self._abandoned:
+            raise Stopped
         self._moved_bytes += nbytes
 
     def must_finish(self) -> None:

@@ -17,8 +17,8 @@ __all__ = ["all_reduce_mean"]
 def all_reduce_mean(tensors: Iterable[Tensor]) -> None:
     """Give every rank the mean over the ranks of each tensor, in place; one exchange per dtype and device.
 
-    Means of integers are rounded down; of booleans, it is whether any rank has it. What is spread over the ranks
-    (a `DTensor`) stays: a part belongs to one rank, and has no mean.
+    Means of integers are rounded down; of booleans, it is whether any rank has it. A `DTensor` stays as it is: of its
+    parts, each rank has its own.
 
     Args:
         tensors: the same on every rank, in number, order, shapes and dtypes.
@@ -35,9 +35,9 @@ def all_reduce_mean(tensors: Iterable[Tensor]) -> None:
             dist.all_reduce(flat, op=dist.ReduceOp.MAX)
         elif dtype.is_floating_point or dtype.is_complex:
             dist.all_reduce(flat)
-            flat = flat / dist.get_world_size()
+            flat /= dist.get_world_size()
         else:
-            flat = flat.to(torch.int64)  # where the sum fits
+            flat = flat.to(torch.int64)  # the sum may not fit into fewer bits
             dist.all_reduce(flat)
             flat = flat.div(dist.get_world_size(), rounding_mode="floor")
         for member, mean in zip(members, torch.split(flat, [m.numel() for m in members]), strict=True):

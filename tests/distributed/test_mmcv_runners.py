@@ -20,17 +20,20 @@ BATCHES = [(torch.stack([x for x, _ in DATA[i : i + 4]]), DATA[i][1]) for i in r
 
 
 class Stops(RunnerHook):
-    """Wants to stop in the second iteration, on one rank."""
+    """Wants to stop after so many iterations; never where that is None."""
 
-    def __init__(self, *, wants: bool) -> None:
-        self.wants = wants
+    def __init__(self, after: int | None) -> None:
+        self.after = after
+
+    def before_run(self, runner: Any) -> None:
+        runner.stop_training = self.after == 0
 
     def after_train_iter(self, runner: Any) -> None:  # type: ignore[override]
-        if self.wants and runner.iter == 1:
+        if self.after == runner.iter + 1:
             runner.stop_training = True
 
 
-def stops(rank: int, folder: str, kind: str) -> tuple[int, int]:
+def stops(rank: int, folder: str, kind: str, after: int) -> tuple[int, int]:
     model = DistributedDataParallel(Net())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     runner = (
@@ -39,7 +42,7 @@ def stops(rank: int, folder: str, kind: str) -> tuple[int, int]:
         else IterBasedRunner(model, optimizer=optimizer, work_dir=folder, max_iters=9)
     )
     runner.register_hook(OptimizerHook())
-    runner.register_hook(Stops(wants=rank == 1))
+    runner.register_hook(Stops(after if rank == 1 else None))
     runner.run([BATCHES])
     return runner.epoch, runner.iter
 
@@ -82,6 +85,11 @@ def test_a_run_is_resumed_from_a_checkpoint_of_either_form(
         assert resumed == whole
 
 
-@pytest.mark.parametrize(("kind", "end"), [("epoch", (1, 3)), ("iteration", (0, 4))])
-def test_the_wish_of_one_rank_to_stop_stops_all(tmp_path: Path, kind: str, end: tuple[int, int]) -> None:
-    assert run_ranks(2, stops, str(tmp_path), kind, timeout_s=20) == [end] * 2
+@pytest.mark.parametrize(
+    ("kind", "after", "end"),
+    [("epoch", 2, (1, 3)), ("iteration", 2, (0, 4)), ("iteration", 0, (0, 0))],
+)
+def test_the_wish_of_one_rank_to_stop_stops_all(
+    tmp_path: Path, kind: str, after: int, end: tuple[int, int]
+) -> None:
+    assert run_ranks(2, stops, str(tmp_path), kind, after, timeout_s=20) == [end] * 2

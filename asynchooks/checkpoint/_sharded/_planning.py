@@ -59,11 +59,13 @@ class RankPlan:
         items: DCP's, this rank's alone.
         metadata: of the whole checkpoint, without places; on the first rank.
         everyone: the items of every rank; on the first rank.
+        ranks: how many planned together.
     """
 
     items: tuple[WriteItem, ...]
     metadata: Metadata | None = None
     everyone: tuple[tuple[WriteItem, ...], ...] = ()
+    ranks: int = 1
 
     @cached_property
     def tensors(self) -> dict[str, MetadataIndex]:
@@ -218,8 +220,9 @@ def _decide(plans: list[Any]) -> list[Any]:
     except (ValueError, AssertionError) as error:
         return [f"{error}"] * len(plans)
     everyone = tuple(tuple(plan.items) for plan in shared)
-    first = RankPlan(everyone[0], metadata, everyone)
-    return [first, *(RankPlan(items) for items in everyone[1:])]
+    ranks = len(everyone)
+    first = RankPlan(everyone[0], metadata, everyone, ranks)
+    return [first, *(RankPlan(items, ranks=ranks) for items in everyone[1:])]
 
 
 def _shapes(flat: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:

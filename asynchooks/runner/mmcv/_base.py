@@ -305,10 +305,7 @@ class BaseRunner(SavedRun, HookRegistration):
     def _is_stopping(self, *, settled: bool) -> bool:
         """Whether the training ends here; the same on every rank. ``settled``: waits until all have said."""
         if self.together is not None:
-            self.together.wants_stop |= self.stop_training
-            if settled:
-                self.together.settle()
-            self.stop_training = self.together.is_stopping
+            self.stop_training = self.together.stops(self.stop_training, settled=settled)
         return self.stop_training
 
     def _is_mode(self, mode: str) -> bool:

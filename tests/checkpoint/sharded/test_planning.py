@@ -1,14 +1,17 @@
 """What a plan names, what it depends on, and what it refuses before anything is copied."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.distributed.checkpoint._nested_dict import flatten_state_dict
 
-from asynchooks.checkpoint._sharded._planning import Planning, flattened
-from asynchooks.errors import CaptureError
+from asynchooks.checkpoint import Checkpointer, capture_shards, plan_shards
+from asynchooks.checkpoint._sharded._planning import Alone, Planning, flattened
+from asynchooks.errors import CaptureError, ConfigError
 
 WEIGHT = torch.ones(2)
 
@@ -45,6 +48,20 @@ def test_a_plan_is_kept_until_the_structure_changes(changed: dict[str, Any]) -> 
 
     assert again is first
     assert other is not first
+
+
+def test_a_save_that_others_have_planned_too_needs_a_party_of_them_all(tmp_path: Path) -> None:
+    class Talk(Alone):
+        def decided_by_first(self, mine: Any, decide: Callable[[list[Any]], Sequence[Any]]) -> Any:
+            return decide([mine, mine])[0]
+
+    shards = capture_shards(plan_shards({"w": WEIGHT}, Planning(0, Talk())))
+
+    with pytest.raises(
+        ConfigError, match=r"iter_1: 2 ranks have planned this save, and 1 would write it.*party="
+    ):
+        Checkpointer(tmp_path).save_sync(shards, name="iter_1", step=1)
+    assert not list(tmp_path.rglob("*.distcp"))
 
 
 def test_what_cannot_be_written_as_shards_is_refused_by_name() -> None:
