@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asynchooks import Runner
-from asynchooks._cli._configured import tell
+from asynchooks._cli._configured import runner_of, tell
 from asynchooks.checkpoint import restore
 from asynchooks.config import Config
 from asynchooks.errors import ConfigError
@@ -34,6 +33,27 @@ optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.01))
 strategy = dict(type="FSDP2")
 randomness = dict(seed=0)
 """
+MMCV_CONFIG = """
+import torch
+from torch import nn
+
+class Net(nn.Linear):
+    def forward(self, batch):
+        return ((super().forward(batch[0]) - batch[1]) ** 2).mean()
+
+work_dir = {work_dir!r}
+model = Net(4, 1)
+samples = [(torch.full((4,), float(i)).sin(), torch.tensor([float(i % 3)])) for i in range(24)]
+data = dict(samples_per_gpu=3, train=samples)
+optimizer = dict(type="SGD", lr=0.01)
+optimizer_config = dict(grad_clip=dict(max_norm=0.5, norm_type=float("inf")))
+lr_config = dict(policy="step", step=[2])
+runner = dict(type="EpochBasedRunner", max_epochs=2)
+checkpoint_config = dict(interval=1)
+log_config = dict(interval=2, hooks=[dict(type="TextLoggerHook")])
+strategy = dict(type="FSDP2")
+seed = 0
+"""
 
 
 def torchrun(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -49,16 +69,20 @@ def torchrun(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def trains(rank: int, config: str) -> None:
-    cfg = Config.fromfile(config)
-    Runner.from_cfg(cfg).train()
+    runner_of(Config.fromfile(config)).train()
 
 
-def test_a_run_under_torchrun_resumes_trains_and_saves(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "max_epochs"),
+    [(CONFIG, "train_cfg.max_epochs"), (MMCV_CONFIG, "runner.max_epochs")],
+    ids=["MMEngine", "MMCV"],
+)
+def test_a_run_under_torchrun_resumes_trains_and_saves(tmp_path: Path, text: str, max_epochs: str) -> None:
     config = tmp_path / "config.py"
-    config.write_text(CONFIG.format(work_dir=str(tmp_path / "run")))
+    config.write_text(text.format(work_dir=str(tmp_path / "run")))
     run_ranks(2, trains, str(config), with_group=False)
 
-    done = torchrun(config, "--launcher", "pytorch", "--cfg-options", "train_cfg.max_epochs=3", "--resume")
+    done = torchrun(config, "--launcher", "pytorch", "--cfg-options", f"{max_epochs}=3", "--resume")
 
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("resumed from") == 1  # the first rank alone says it

@@ -18,6 +18,7 @@ from asynchooks.registry import MODELS
 from asynchooks.runner._config import reject_unknown
 from asynchooks.runner._configuration import keep_config
 from asynchooks.runner._launch import join_ranks
+from asynchooks.runner._logs import set_log_level, show_logs
 from asynchooks.runner._random import seed_everything
 from asynchooks.runner._samplers import build_dataloader, check_dataloader
 from asynchooks.runner._strategy import check_strategy, is_wrapped, parallel
@@ -119,6 +120,7 @@ class ConfiguredRun:
     def train(self) -> nn.Module:
         """Train from the beginning, or from where a checkpoint says, to the end; return the model."""
         runner, cfg = self.runner, self._cfg
+        show_logs(runner.logger)
         source = cfg.get("resume_from") or cfg.get("resume")
         if source in (True, "auto"):
             found = runner._find_source("auto", None, to_train=True)  # noqa: SLF001 - of the same package
@@ -181,7 +183,7 @@ def _runner(cfg: Mapping[str, Any], device: Any) -> Any:
             **{name: cfg[name] for name in _EXECUTOR if name in cfg},
         },
     )
-    runner.logger.setLevel(cfg.get("log_level", "INFO"))
+    set_log_level(runner.logger, cfg.get("log_level", "INFO"))
     return runner
 
 
