@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from asynchooks.errors import ConfigError
 from asynchooks.runner.mmcv import ConfiguredRun
 from asynchooks.testing import run_ranks
-from tests.distributed.runs import DATA, Net, seeded, weights
+from tests.distributed.runs import DATA, Lines, Net, seeded, weights
 
 pytestmark = pytest.mark.ranks
 
@@ -86,6 +86,22 @@ def trains(rank: int, folder: str, batch_size: int) -> Any:
     return weights(run.runner.model), run.runner.iter, val.evaluated
 
 
+def falls_back(rank: int, folder: str) -> tuple[Any, Any, list[str]]:
+    """Train two epochs, damage the checkpoint of the second, and train on; the weights of both runs, and its log."""
+    options: dict[str, Any] = {
+        "runner": {"type": "EpochBasedRunner", "max_epochs": 2},
+        "checkpoint_config": {"interval": 1, "format": "sharded"},
+    }
+    whole = configured(folder, 4, **options).train()
+    if rank == 0:  # which alone looks for a checkpoint
+        data = next(Path(folder, "epoch_2").glob("__1_0.*.distcp"))
+        content = data.read_bytes()
+        middle = len(content) // 2
+        data.write_bytes(content[:middle] + b"damage" + content[middle + 6 :])
+    run, said = configured(folder, 4, resume="auto", **options), Lines()
+    return weights(whole), weights(run.train()), said.lines
+
+
 def passes_by(rank: int, folder: str) -> str:
     with pytest.raises(ConfigError) as raised:
         configured(folder, 4, model=PastForward()).train()
@@ -113,3 +129,9 @@ def test_a_step_that_passes_by_the_exchange_is_refused(tmp_path: Path) -> None:
 
     assert "exchanged" in first
     assert first == second
+
+
+def test_ranks_fall_back_past_shards_that_are_damaged(tmp_path: Path) -> None:
+    for whole, resumed, said in run_ranks(2, falls_back, str(tmp_path), with_group=False):
+        assert resumed == whole
+        assert any("falling back past" in line and "epoch_2" in line for line in said)

@@ -122,12 +122,10 @@ class ConfiguredRun:
         runner, cfg = self.runner, self._cfg
         show_logs(runner.logger)
         source = cfg.get("resume_from") or cfg.get("resume")
-        if source in (True, "auto"):
-            found = runner._find_source("auto", None, to_train=True)  # noqa: SLF001 - of the same package
-            source = None if found is None else found.url
-        if source:
+        looks = source in (True, "auto")
+        if source and not looks:
             runner.resume(source)
-        elif cfg.get("load_from"):
+        elif not (looks and runner.resume_from_newest()) and cfg.get("load_from"):
             runner.load_checkpoint(cfg["load_from"])
         if is_first_rank():
             keep_config(cfg, runner.log_dir, runner.timestamp)

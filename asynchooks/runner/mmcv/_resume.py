@@ -209,6 +209,18 @@ class SavedRun(ResumableRun):
         with self._session():
             self._resume_from(self._source(checkpoint), "cpu" if map_location == "default" else map_location)
 
+    def resume_from_newest(self) -> bool:
+        """Continue from the newest checkpoint that is whole; return whether there is one. Every rank calls it.
+
+        Looks where the run's checkpoint hooks save, then in its work folder.
+
+        Raises:
+            CorruptCheckpointError, ForeignCheckpointError: what is there cannot be used.
+        """
+        self._takes_optimizer = True
+        with self._session():
+            return self._resume_from_newest("auto", None)
+
     def _source(self, filename: str | os.PathLike[str]) -> Source:
         address = os.fspath(filename)
         if "://" not in address and Path(address).is_symlink():
