@@ -6,15 +6,14 @@ large it is, and which names its files may have. Pure: it reads no file.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from asynchooks.errors import CorruptCheckpointError, UnsafePathError
+from asynchooks.errors import UnsafePathError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
     "MAX_FILES",
@@ -25,8 +24,6 @@ __all__ = [
     "chunk_bytes_for",
     "chunk_lengths",
     "file_from_document",
-    "files_from_json",
-    "files_to_json",
     "save_id_of",
 ]
 
@@ -155,20 +152,3 @@ def file_from_document(document: Mapping[str, Any]) -> File:
     if len(digests) != -(-nbytes // chunk_bytes) * _DIGEST or not _DIGESTS.fullmatch(digests):
         raise ValueError(f"the checksums of {name!r}")
     return File(name, nbytes, chunk_bytes, digests)
-
-
-def files_to_json(files: Iterable[File]) -> bytes:
-    """The files that one rank wrote, for another rank."""
-    return json.dumps([file.document() for file in files]).encode()
-
-
-def files_from_json(text: bytes, *, where: str) -> tuple[File, ...]:
-    """What `files_to_json` wrote.
-
-    Raises:
-        CorruptCheckpointError: it is something else; `where` says whose.
-    """
-    try:
-        return tuple(file_from_document(document) for document in json.loads(text))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptCheckpointError(f"{where}: no list of files: {error}") from error
