@@ -19,7 +19,7 @@ import torch
 
 from asynchooks import _version
 from asynchooks.checkpoint._capture._staging import shared_staging
-from asynchooks.checkpoint._catalog import committed, info_of, url_of
+from asynchooks.checkpoint._catalog import committed, url_of
 from asynchooks.checkpoint._commit import (
     check_layout,
     give_up,
@@ -34,10 +34,12 @@ from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest, SavedAs
 from asynchooks.checkpoint._ownership import Ownership
 from asynchooks.checkpoint._persist import Persist
 from asynchooks.checkpoint._prune import judge_in, remove_judged
+from asynchooks.checkpoint._report import Report
 from asynchooks.checkpoint._request import Request, at_step, checked
 from asynchooks.checkpoint._serialize import Serialized, serialize
 from asynchooks.checkpoint._storage import Stopped, Store, WriterChoice, open_store
 from asynchooks.checkpoint._transfer import Transfer
+from asynchooks.checkpoint._turns import Turns
 from asynchooks.errors import CheckpointError
 from asynchooks.instrument import Instrument, Span, SpanKind
 
@@ -61,7 +63,7 @@ _DEADLINE_S = 120.0
 
 
 class Checkpointer:
-    """Saves snapshots into one folder of a store, one at a time.
+    """Saves snapshots into one folder of a store, one at a time, on whatever event loops and threads it is called.
 
     Making one opens no connection; `check` finds out early whether the store takes writes.
 
@@ -96,12 +98,11 @@ class Checkpointer:
         self._ownership = Ownership(self._store, self._run_id)
         self._instrument = instrument
         self._deadline_s = deadline_s
-        self._one_at_a_time = anyio.Lock()
+        self._turns = Turns()
+        self._report = Report(self._store)
         self._known: dict[str, tuple[Entry, Manifest]] = {}
-        self._previous: Manifest | None = None
         self._party = party
         self._created_ns = 0
-        self._warned_unsafe = False
 
     @property
     def url(self) -> str:
@@ -151,7 +152,7 @@ class Checkpointer:
                 save = partial(
                     self._save_shards, request, await stack.enter_async_context(self._place(request))
                 )
-            await stack.enter_async_context(self._one_at_a_time)
+            await stack.enter_async_context(self._turns.take())
             transfer = Transfer(
                 f"saving {url_of(self._store, name)} (step {step})", deadline_s=self._deadline_s
             )
@@ -200,7 +201,7 @@ class Checkpointer:
             for step in steps:
                 await transfer.call(step, stoppable=True)
 
-        async with self._one_at_a_time:
+        async with self._turns.take():
             await transfer.run(take_all)
 
     async def _save(self, request: Request, transfer: Transfer) -> CheckpointInfo:
@@ -210,7 +211,7 @@ class Checkpointer:
             manifest = await self._persist(draft, serialized, transfer)
         with self._span("commit", request.step, request.name, manifest.nbytes):
             await transfer.call(partial(publish, self._store, manifest))
-        info = self._report(request, manifest)
+        info = self._report.tell(request, manifest)
         try:
             if request.pointer is not None:
                 await transfer.call(partial(point, self._store, request.pointer, manifest.name))
@@ -268,7 +269,7 @@ class Checkpointer:
             except CheckpointError:
                 give_up(self._store, manifest)
                 raise
-        info = self._report(request, manifest)
+        info = self._report.tell(request, manifest)
         try:
             if request.pointer is not None:
                 point(self._store, request.pointer, manifest.name)
@@ -346,39 +347,6 @@ class Checkpointer:
         for info in remove_judged(self._store, mine, verdicts, progress=progress):
             logger.info("step %d: pruned %s", saved.step, info.url)
             progress(1)
-
-    def _report(self, request: Request, manifest: Manifest) -> CheckpointInfo:
-        self._report_oddities(request, manifest)
-        self._previous = manifest
-        info = info_of(self._store, manifest)
-        logger.info("step %d: saved %s (%d bytes)", info.step, info.url, info.nbytes)
-        return info
-
-    def _report_oddities(self, request: Request, manifest: Manifest) -> None:
-        if request.snapshot.unsafe and not self._warned_unsafe:
-            self._warned_unsafe = True
-            logger.warning(
-                "step %d: %s holds what torch.load(weights_only=True) refuses, so that restoring it needs "
-                "weights_only=False: %s",
-                request.step,
-                request.name,
-                "; ".join(request.snapshot.unsafe),
-            )
-        before = self._previous
-        if (
-            before is not None
-            and manifest.tensors
-            and before.tensors == manifest.tensors
-            and before.step != manifest.step
-        ):
-            logger.warning(
-                "step %d: %s holds bit-identical tensors to %s of step %d: nothing was trained between them, "
-                "or the state was captured wrongly",
-                manifest.step,
-                manifest.name,
-                before.name,
-                before.step,
-            )
 
     @contextmanager
     def _span(self, kind: SpanKind, step: int, name: str, nbytes: int) -> Iterator[None]:
