@@ -210,11 +210,13 @@ class Checkpointer:
         with self._span("persist", request.step, request.name, serialized.content.nbytes):
             manifest = await self._persist(draft, serialized, transfer)
         with self._span("commit", request.step, request.name, manifest.nbytes):
-            await transfer.call(partial(publish, self._store, manifest))
+            await transfer.call(partial(publish, self._store, manifest, progress=transfer.moved))
         info = self._report.tell(request, manifest)
         try:
             if request.pointer is not None:
-                await transfer.call(partial(point, self._store, request.pointer, manifest.name))
+                await transfer.call(
+                    partial(point, self._store, request.pointer, manifest.name, progress=transfer.moved)
+                )
             if request.keep is not None:
                 with self._span("prune", request.step, request.name, manifest.nbytes):
                     await transfer.call(
@@ -257,22 +259,34 @@ class Checkpointer:
         nfiles = len(files) + 1
         draft = replace(self._draft(request, save_id), world_size=len(files))
         manifest = replace(draft, files=(*files, metadata_file(metadata, nfiles=nfiles)))
-        renew = transfer.unless_abandoned(partial(self._ownership.renew, request.step))
+
+        def before_visible() -> None:
+            transfer.moved(1)
+            self._ownership.renew(request.step)
+            transfer.moved(1)
+
         transfer.must_finish()
         with self._span("commit", request.step, request.name, manifest.nbytes):
             check_layout(self._store, request.name, "sharded")
-            replaced = settle(self._store, request.name)
+            transfer.moved(1)
+            replaced = settle(self._store, request.name, progress=transfer.moved)
             try:
                 publish_sharded(
-                    self._store, manifest, metadata, replaced, before_visible=renew, progress=transfer.moved
+                    self._store,
+                    manifest,
+                    metadata,
+                    replaced,
+                    before_visible=before_visible,
+                    progress=transfer.moved,
                 )
             except CheckpointError:
-                give_up(self._store, manifest)
+                if not transfer.has_abandoned:  # else what stands there may be a later save's
+                    give_up(self._store, manifest)
                 raise
         info = self._report.tell(request, manifest)
         try:
             if request.pointer is not None:
-                point(self._store, request.pointer, manifest.name)
+                point(self._store, request.pointer, manifest.name, progress=transfer.moved)
             if request.keep is not None:
                 with self._span("prune", request.step, request.name, manifest.nbytes):
                     self._prune(request.keep, manifest, transfer.moved)
@@ -290,10 +304,10 @@ class Checkpointer:
 
     def _draft(self, request: Request, save_id: str) -> Manifest:
         """The manifest without what is only known when the data is there."""
+        there_ns = 0
         if not self._created_ns:  # what is saved now is newer than all that is there, whatever clocks said
-            found = committed(self._store, known=self._known)
-            self._created_ns = max((manifest.created_ns for manifest in found), default=0)
-        self._created_ns = max(time.time_ns(), self._created_ns + 1)
+            there_ns = max((manifest.created_ns for manifest in self._committed()), default=0)
+        self._created_ns = max(time.time_ns(), there_ns + 1, self._created_ns + 1)
         return Manifest(
             name=request.name,
             step=request.step,
@@ -333,9 +347,15 @@ class Checkpointer:
             self._instrument.count("checkpoint.bytes", manifest.nbytes)
         return manifest
 
+    def _committed(self) -> list[Manifest]:
+        known = dict(self._known)  # a call that was left behind may still be at its own
+        found = committed(self._store, known=known)
+        self._known = known
+        return found
+
     def _prune(self, policy: RetentionPolicy, saved: Manifest, progress: Progress) -> None:
         """Delete what may go. Called on a worker thread, after `saved` is committed and pointed to."""
-        manifests = committed(self._store, known=self._known)
+        manifests = self._committed()
         progress(1)
         self._created_ns = max(self._created_ns, *(manifest.created_ns for manifest in manifests))
         mine = [
