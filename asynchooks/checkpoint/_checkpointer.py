@@ -40,7 +40,7 @@ from asynchooks.checkpoint._serialize import Serialized, serialize
 from asynchooks.checkpoint._storage import Stopped, Store, WriterChoice, open_store
 from asynchooks.checkpoint._transfer import Transfer
 from asynchooks.checkpoint._turns import Turns
-from asynchooks.errors import CheckpointError
+from asynchooks.errors import CheckpointError, ConfigError
 from asynchooks.instrument import Instrument, Span, SpanKind
 
 if TYPE_CHECKING:
@@ -144,14 +144,14 @@ class Checkpointer:
             to do. When only the pointer or the pruning failed, a note on the error says that the checkpoint
             is committed. CheckpointConflictError: another process writes to this folder; nothing of this save
             is visible. RankFailedError, RankLostError: another rank could not write its shards, or died.
+            ConfigError: shards of more or fewer ranks than the party's.
         """
         request = checked(snapshot, name, step, epoch, metrics, pointer, keep, group)
         save = partial(self._save, request)
         async with AsyncExitStack() as stack:
             if request.snapshot.layout == "sharded":
-                save = partial(
-                    self._save_shards, request, await stack.enter_async_context(self._place(request))
-                )
+                place = self._place(request, cast("ShardSnapshot", snapshot).plan.world_size)
+                save = partial(self._save_shards, request, await stack.enter_async_context(place))
             await stack.enter_async_context(self._turns.take())
             transfer = Transfer(
                 f"saving {url_of(self._store, name)} (step {step})", deadline_s=self._deadline_s
@@ -227,11 +227,16 @@ class Checkpointer:
             raise
         return info
 
-    def _place(self, request: Request) -> AbstractAsyncContextManager[Place]:
+    def _place(self, request: Request, world_size: int) -> AbstractAsyncContextManager[Place]:
         """This save's place among those of the party, from now on."""
         from asynchooks.checkpoint._sharded._saving import Party
 
         self._party = self._party or Party.alone()
+        if self._party.meeting.world_size != world_size:
+            raise ConfigError(
+                f"step {request.step}: {request.name} is planned for {world_size} ranks, and this Checkpointer saves "
+                f"with {self._party.meeting.world_size}: give Checkpointer(party=Party(...)), of all ranks."
+            )
         return self._party.place(f"step {request.step}: {url_of(self._store, request.name)}")
 
     async def _save_shards(self, request: Request, place: Place, transfer: Transfer) -> CheckpointInfo:

@@ -57,11 +57,13 @@ class RankPlan:
 
     Attributes:
         items: DCP's, this rank's alone.
+        world_size: how many ranks write.
         metadata: of the whole checkpoint, without places; on the first rank.
         everyone: the items of every rank; on the first rank.
     """
 
     items: tuple[WriteItem, ...]
+    world_size: int = 1
     metadata: Metadata | None = None
     everyone: tuple[tuple[WriteItem, ...], ...] = ()
 
@@ -218,8 +220,8 @@ def _decide(plans: list[Any]) -> list[Any]:
     except (ValueError, AssertionError) as error:
         return [f"{error}"] * len(plans)
     everyone = tuple(tuple(plan.items) for plan in shared)
-    first = RankPlan(everyone[0], metadata, everyone)
-    return [first, *(RankPlan(items) for items in everyone[1:])]
+    first = RankPlan(everyone[0], len(plans), metadata, everyone)
+    return [first, *(RankPlan(items, len(plans)) for items in everyone[1:])]
 
 
 def _shapes(flat: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:

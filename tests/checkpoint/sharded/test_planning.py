@@ -1,14 +1,17 @@
 """What a plan names, what it depends on, and what it refuses before anything is copied."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.distributed.checkpoint._nested_dict import flatten_state_dict
 
-from asynchooks.checkpoint._sharded._planning import Planning, flattened
-from asynchooks.errors import CaptureError
+from asynchooks.checkpoint import Checkpointer, capture_shards, plan_shards
+from asynchooks.checkpoint._sharded._planning import Alone, Planning, flattened
+from asynchooks.errors import CaptureError, ConfigError
 
 WEIGHT = torch.ones(2)
 
@@ -50,3 +53,15 @@ def test_a_plan_is_kept_until_the_structure_changes(changed: dict[str, Any]) -> 
 def test_what_cannot_be_written_as_shards_is_refused_by_name() -> None:
     with pytest.raises(CaptureError, match=r"cannot write state_dict\.w as shards"):
         Planning().plan({"state_dict": {"w": torch.eye(3).to_sparse()}})
+
+
+def test_shards_of_other_ranks_than_the_party_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    class OfTwo(Alone):
+        def decided_by_first(self, mine: Any, decide: Callable[[list[Any]], Sequence[Any]]) -> Any:
+            return decide([mine, mine])[0]
+
+    shards = capture_shards(plan_shards({"a": WEIGHT, "b": WEIGHT}, Planning(talk=OfTwo())))
+
+    with pytest.raises(ConfigError, match=r"step 1: iter_1 is planned for 2 ranks.*with 1: .*party=Party"):
+        Checkpointer(tmp_path).save_sync(shards, name="iter_1", step=1)
+    assert list(tmp_path.iterdir()) == []
