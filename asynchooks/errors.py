@@ -218,12 +218,16 @@ class RankFailedError(DistributedError):
     Attributes:
         rank: its number.
         is_early: whether the first rank has certainly not acted on what the ranks brought.
+        is_cancelled: whether it has given its part up, and nothing went wrong.
     """
 
-    def __init__(self, message: str, *, rank: int, is_early: bool = False) -> None:
+    def __init__(
+        self, message: str, *, rank: int, is_early: bool = False, is_cancelled: bool = False
+    ) -> None:
         super().__init__(message)
         self.rank = rank
         self.is_early = is_early
+        self.is_cancelled = is_cancelled
 
 
 class RankLostError(DistributedError, TimeoutError):

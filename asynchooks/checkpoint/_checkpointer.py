@@ -35,9 +35,9 @@ from asynchooks.checkpoint._ownership import Ownership
 from asynchooks.checkpoint._persist import Persist
 from asynchooks.checkpoint._prune import judge_in, remove_judged
 from asynchooks.checkpoint._report import Report
-from asynchooks.checkpoint._request import Request, at_step, checked
+from asynchooks.checkpoint._request import Request, at_step, behind_commit, checked
 from asynchooks.checkpoint._serialize import Serialized, serialize
-from asynchooks.checkpoint._storage import Stopped, Store, WriterChoice, open_store
+from asynchooks.checkpoint._storage import Stopped, Store, WriterChoice, nothing, open_store
 from asynchooks.checkpoint._transfer import Transfer
 from asynchooks.checkpoint._turns import Turns
 from asynchooks.errors import CheckpointError, ConfigError
@@ -125,6 +125,7 @@ class Checkpointer:
         pointer: SavedAs | None = None,
         keep: RetentionPolicy | None = None,
         group: str | None = None,
+        on_commit: Callable[[], None] = nothing,
     ) -> CheckpointInfo:
         """Serialize, persist, commit; then set the pointer; then prune. Called on an event loop.
 
@@ -134,11 +135,11 @@ class Checkpointer:
         Args: snapshot: what `capture` returned; its state must be a dict. Or what `capture_shards` did: then every
             rank saves its own, with the same arguments, and the first one commits; `name` is a folder's. name: file
             name in the folder. A committed checkpoint of that name is replaced, whole at every instant. step:
-            training steps done.
-            epoch: epochs done, where the loop counts them. metrics: numbers that retention may choose by.
-            pointer: also name it in ``last_checkpoint`` or ``best_checkpoint``. keep: then delete what this
-            policy does not keep, of this run and group; None deletes nothing. group: what retention compares
-            it with: by default all that was saved with the same pointer (None counts as last).
+            training steps done. epoch: epochs done, where the loop counts them. metrics: numbers that retention may
+            choose by. pointer: also name it in ``last_checkpoint`` or ``best_checkpoint``. keep: then delete what
+            this policy does not keep, of this run and group; None deletes nothing. group: what retention compares
+            it with: by default what was saved with the same pointer (None: last). on_commit: called at once on a
+            worker thread where it is committed, before pointer and pruning; must not raise.
 
         Raises: StorageError: it was not committed; the message says the URL, the step, the attempts and what
             to do. When only the pointer or the pruning failed, a note on the error says that the checkpoint
@@ -146,7 +147,7 @@ class Checkpointer:
             is visible. RankFailedError, RankLostError: another rank could not write its shards, or died.
             ConfigError: shards of more or fewer ranks than the party's.
         """
-        request = checked(snapshot, name, step, epoch, metrics, pointer, keep, group)
+        request = checked(snapshot, name, step, epoch, metrics, pointer, keep, group, on_commit)
         save = partial(self._save, request)
         async with AsyncExitStack() as stack:
             if request.snapshot.layout == "sharded":
@@ -210,9 +211,11 @@ class Checkpointer:
         with self._span("persist", request.step, request.name, serialized.content.nbytes):
             manifest = await self._persist(draft, serialized, transfer)
         with self._span("commit", request.step, request.name, manifest.nbytes):
-            await transfer.call(partial(publish, self._store, manifest, progress=transfer.moved))
+            await transfer.call(
+                partial(publish, self._store, manifest, on_commit=request.on_commit, progress=transfer.moved)
+            )
         info = self._report.tell(request, manifest)
-        try:
+        with behind_commit(info):
             if request.pointer is not None:
                 await transfer.call(
                     partial(point, self._store, request.pointer, manifest.name, progress=transfer.moved)
@@ -222,9 +225,6 @@ class Checkpointer:
                     await transfer.call(
                         partial(self._prune, request.keep, manifest, transfer.progress), stoppable=True
                     )
-        except CheckpointError as error:
-            error.add_note(f"The checkpoint itself is committed: {info.url}")
-            raise
         return info
 
     def _place(self, request: Request, world_size: int) -> AbstractAsyncContextManager[Place]:
@@ -282,6 +282,7 @@ class Checkpointer:
                     metadata,
                     replaced,
                     before_visible=before_visible,
+                    on_commit=request.on_commit,
                     progress=transfer.moved,
                 )
             except CheckpointError:
@@ -289,15 +290,12 @@ class Checkpointer:
                     give_up(self._store, manifest)
                 raise
         info = self._report.tell(request, manifest)
-        try:
+        with behind_commit(info):
             if request.pointer is not None:
                 point(self._store, request.pointer, manifest.name, progress=transfer.moved)
             if request.keep is not None:
                 with self._span("prune", request.step, request.name, manifest.nbytes):
                     self._prune(request.keep, manifest, transfer.moved)
-        except CheckpointError as error:
-            error.add_note(f"The checkpoint itself is committed: {info.url}")
-            raise
         return info.to_json()
 
     def _prepare(self, request: Request) -> tuple[Manifest, Serialized]:
@@ -343,9 +341,7 @@ class Checkpointer:
                 raise  # abandoned: the data may still appear; then the next manifest lets `sweep` prove what it is
             try:
                 await transfer.call(partial(withdraw, self._store, draft))
-            except (
-                CheckpointError
-            ) as error:  # a store that is down; the failure on its way is the one to report
+            except CheckpointError as error:  # a store that is down; the other failure is the one to report
                 logger.debug("could not withdraw the next manifest of %s: %s", draft.name, error)
             raise
         if self._instrument is not None:

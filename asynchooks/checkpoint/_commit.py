@@ -29,7 +29,7 @@ from asynchooks.checkpoint._content import Content, checksum
 from asynchooks.checkpoint._evidence import is_data_of
 from asynchooks.checkpoint._files import METADATA, File, chunk_bytes_for, chunk_lengths
 from asynchooks.checkpoint._manifest import manifest_name, next_manifest_name, pointer_name
-from asynchooks.checkpoint._storage import nesting, unlimited
+from asynchooks.checkpoint._storage import nesting, nothing, unlimited
 from asynchooks.errors import (
     CheckpointError,
     CorruptCheckpointError,
@@ -67,10 +67,6 @@ _MANY, _PARALLEL_DELETES = 256, 64  # the files of many ranks, which all wait fo
 _WORDS: Mapping[Layout, str] = {"single": "single-file", "sharded": "sharded"}
 
 
-def _nothing() -> None:
-    """Let the file appear."""
-
-
 def announce(store: Store, manifest: Manifest) -> None:
     """Before the data: write the next manifest.
 
@@ -91,14 +87,21 @@ def withdraw(store: Store, manifest: Manifest) -> bool:
     return True
 
 
-def publish(store: Store, manifest: Manifest, *, progress: Progress = unlimited) -> None:
-    """After the data is durable: write the manifest. From here on the checkpoint is committed.
+def publish(
+    store: Store,
+    manifest: Manifest,
+    *,
+    on_commit: Callable[[], None] = nothing,
+    progress: Progress = unlimited,
+) -> None:
+    """After the data is durable: write the manifest. From here on the checkpoint is committed: `on_commit`.
 
     `progress` is told of 1 before it is visible and once it is; what it raises stops there.
     """
     content = Content.of(manifest.to_json())
     store.put(manifest_name(manifest.name), content, before_visible=partial(progress, 1))
     progress(1)
+    on_commit()
     store.delete(next_manifest_name(manifest.name))
 
 
@@ -144,7 +147,7 @@ def metadata_file(metadata: bytes, *, nfiles: int) -> File:
 
 
 def put_metadata(
-    store: Store, manifest: Manifest, metadata: bytes, *, before_visible: Callable[[], None] = _nothing
+    store: Store, manifest: Manifest, metadata: bytes, *, before_visible: Callable[[], None] = nothing
 ) -> None:
     """When all data files are durable: write `.metadata`, at which the sharded checkpoint takes its place.
 
@@ -171,7 +174,8 @@ def publish_sharded(
     metadata: bytes,
     replaced: Manifest | None,
     *,
-    before_visible: Callable[[], None] = _nothing,
+    before_visible: Callable[[], None] = nothing,
+    on_commit: Callable[[], None] = nothing,
     progress: Progress = unlimited,
 ) -> None:
     """When the data files of all ranks are durable: make the checkpoint exist, in place of `replaced`.
@@ -182,7 +186,7 @@ def publish_sharded(
     steps = (
         partial(announce, store, manifest),
         partial(put_metadata, store, manifest, metadata, before_visible=before_visible),
-        partial(publish, store, manifest, progress=progress),
+        partial(publish, store, manifest, on_commit=on_commit, progress=progress),
         partial(clear_replaced, store, manifest, replaced, progress=progress),
     )
     for step in steps:

@@ -131,14 +131,11 @@ def _folders(store: Store) -> dict[str, Mapping[str, Entry]]:
     for name in sorted(store.folders()):
         with suppress(UnsafePathError):  # somebody's, such as .git
             files = store.folder(name).entries()
-            if METADATA in files or any(save_id_of(file) is not None for file in files) or _are_left(files):
+            # other files beside temporary ones: another run, which writes
+            is_killed = bool(files) and all(map(TEMPORARY.fullmatch, files))
+            if is_killed or any(file == METADATA or save_id_of(file) for file in files):
                 found[name] = files
     return found
-
-
-def _are_left(files: Mapping[str, Entry]) -> bool:
-    """Whether they are what ranks that wrote their first data files were killed with; a run's folder has more."""
-    return bool(files) and all(TEMPORARY.fullmatch(file) for file in files)
 
 
 class _Judge:

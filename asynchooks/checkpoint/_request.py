@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asynchooks.checkpoint._manifest import POINTERS, SavedAs, check_name
+from asynchooks.checkpoint._manifest import POINTERS, CheckpointInfo, SavedAs, check_name
+from asynchooks.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from asynchooks.checkpoint._capture._capture import Snapshot
     from asynchooks.checkpoint._retention import RetentionPolicy
     from asynchooks.checkpoint._sharded._snapshot import ShardSnapshot
-    from asynchooks.errors import CheckpointError
 
-__all__ = ["Request", "at_step", "checked"]
+__all__ = ["Request", "at_step", "behind_commit", "checked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Request:
     pointer: SavedAs | None
     keep: RetentionPolicy | None
     group: str
+    on_commit: Callable[[], None]
 
 
 def checked(
@@ -41,6 +43,7 @@ def checked(
     pointer: SavedAs | None,
     keep: RetentionPolicy | None,
     group: str | None,
+    on_commit: Callable[[], None],
 ) -> Request:
     if not issubclass(snapshot.kind, dict):
         raise TypeError(f"a checkpoint's state is a dict, not a {snapshot.kind.__name__}")
@@ -57,6 +60,7 @@ def checked(
         pointer=pointer,
         keep=keep,
         group=group or pointer or "last",
+        on_commit=on_commit,
     )
 
 
@@ -66,3 +70,13 @@ def at_step(error: CheckpointError, request: Request) -> CheckpointError:
     for note in getattr(error, "__notes__", ()):
         told.add_note(note)
     return told
+
+
+@contextmanager
+def behind_commit(info: CheckpointInfo) -> Iterator[None]:
+    """Have what fails from now on say that the checkpoint is there."""
+    try:
+        yield
+    except CheckpointError as error:
+        error.add_note(f"The checkpoint itself is committed: {info.url}")
+        raise

@@ -55,18 +55,25 @@ class Heart:
             self._thread.start()
 
     def stop(self) -> None:
-        """Stop beating, and say so: who waits for this rank in a round that it never entered waits no longer."""
+        """Stop beating, and say so: who waits for this rank in a round that it never entered waits no longer.
+
+        Blocks for a moment, also where the store hangs.
+        """
         self._stopped.set()
         self._telling.hurry(_STOP_S)
-        if self._thread.is_alive():
-            self._thread.join(_STOP_S)
+        is_free = self._lock.acquire(timeout=_STOP_S)  # else a beat hangs, and nothing would be heard
         try:
-            with self._lock:
+            if is_free:
                 self._telling.set(self._key, f"{self._round}:{_CLOSED}".encode())
                 self._telling.has(self._key)  # answered: it is there
         except StoreLost as error:
             logger.debug("rank's heart stopped unheard: %s", error)
-        self._telling.close()
+        finally:
+            self._telling.close()  # before the lock is free: no beat comes after the last word
+            if is_free:
+                self._lock.release()
+        if is_free and self._thread.is_alive():
+            self._thread.join(_STOP_S)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval_s):

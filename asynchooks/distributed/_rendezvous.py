@@ -126,7 +126,7 @@ class Rendezvous:
 
         Args:
             what: names the work, as of `round`.
-            error: why; the others raise `RankFailedError` with its text.
+            error: why; the others raise `RankFailedError` with its text. See `Round.give_up`.
             number: the one that was reserved for this work; None skips the next.
         """
         number = self.reserve() if number is None else number

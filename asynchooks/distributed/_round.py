@@ -165,13 +165,19 @@ class Round:
         """Leave: with what is decided; where nothing is, and this rank is still needed, fail the round.
 
         Any thread: another one than the round's where that is held and left behind. The first time counts.
+
+        Args:
+            cause: why. One with a true attribute ``is_cancelled`` is no failure: the others' error says so.
         """
         if self._has_left:
             return
         self._has_left = True
         if self._decision is None and (not self._has_arrived or self._meeting.is_first):
-            text = f"{type(cause).__name__}: {cause}"
-            self._tell_failure(self._meeting.rank, text, is_lost=False, is_early=not self._has_arrived)
+            is_cancelled = bool(getattr(cause, "is_cancelled", False))
+            text = str(cause) if is_cancelled else f"{type(cause).__name__}: {cause}"
+            is_early = not self._has_arrived
+            rank = self._meeting.rank
+            self._tell_failure(rank, text, is_lost=False, is_early=is_early, is_cancelled=is_cancelled)
         try:
             self._depart()
         except StoreLost as lost:  # what was decided stands
@@ -260,14 +266,22 @@ class Round:
         rank, text, is_early = int(told["rank"]), str(told["text"]), bool(told["is_early"])
         if told["is_lost"]:
             raise RankLostError(f"{self._what}: rank {rank} is lost: {text}", rank=rank, is_early=is_early)
-        raise RankFailedError(f"{self._what}: rank {rank} failed: {text}", rank=rank, is_early=is_early)
+        raise RankFailedError(
+            f"{self._what}: rank {rank} failed: {text}",
+            rank=rank,
+            is_early=is_early,
+            is_cancelled=bool(told["is_cancelled"]),
+        )
 
-    def _tell_failure(self, rank: int, text: str, *, is_lost: bool, is_early: bool) -> None:
+    def _tell_failure(
+        self, rank: int, text: str, *, is_lost: bool, is_early: bool, is_cancelled: bool = False
+    ) -> None:
         """Tell all others; the first failure that is told is everybody's."""
         if self._telling is None or self._has_told:
             return
         self._has_told = True
-        told = json.dumps({"rank": rank, "text": text[:_MOST_TEXT], "is_lost": is_lost, "is_early": is_early})
+        flags = {"is_lost": is_lost, "is_early": is_early, "is_cancelled": is_cancelled}
+        told = json.dumps({"rank": rank, "text": text[:_MOST_TEXT], **flags})
         try:
             self._telling.settle(self._key("verdict"), _FAILED + told.encode())
         except StoreLost as lost:  # nobody can be told; the others notice

@@ -68,9 +68,10 @@ class Books:
                     self._take_off(part)
             elif isinstance(decision, Abandon):
                 if turn is not None:
-                    turn.granted = False
+                    turn.granted = turn.is_joint
                     step = turn.step
-                self._abandon(decision, step)
+                if turn is None or not turn.is_joint:
+                    self._abandon(decision, step)
         self._changed.notify()
 
     def _take_off(self, part: Part) -> None:
@@ -111,14 +112,17 @@ class Books:
         self._forget(part)
         self._apply(self._board.finished(part.key))
 
-    def _admission(self, step: Step, nbytes: int, held: int) -> Admission:
+    def _admission(self, step: Step, nbytes: int, held: int, *, may_skip: bool) -> Admission:
+        when_busy = step.registration.when_busy
+        if when_busy == "skip" and not may_skip:
+            when_busy = "wait"
         room = self._parts.room(step.registration, self._limits, held)
         replaceable = self._replaceable(step) is not None
-        return admit(room, nbytes, step.registration.when_busy, replaceable=replaceable)
+        return admit(room, nbytes, when_busy, replaceable=replaceable)
 
-    def _may_proceed(self, step: Step, nbytes: int, held: int) -> bool:
+    def _may_proceed(self, step: Step, nbytes: int, held: int, *, may_skip: bool) -> bool:
         is_first = not self._parts.any_touching(None, self._program_order.here)
-        return is_first or self._admission(step, nbytes, held) != "wait"
+        return is_first or self._admission(step, nbytes, held, may_skip=may_skip) != "wait"
 
     def _replaceable(self, step: Step) -> Part | None:
         waiting = self._parts.of(step.registration, step.point)

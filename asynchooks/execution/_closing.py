@@ -101,13 +101,15 @@ def _idle_in_stages(flight: Flight, start: float, deadline: float | None) -> boo
     """Wait until nothing is in flight; give up early what is not protected. False if the deadline passed first."""
     if deadline is None:
         return flight.waits.idle(None, None)
+    # some of it may go on: a thread cannot be cancelled, and a commit shields itself
+    given_up: set[Key] = set()
     while True:
-        stage = next_to_give_up(flight.in_flight_steps(), start, deadline)
-        if stage is None or stage[0] >= deadline:
-            return flight.waits.idle(None, deadline)
-        instant, keys = stage
+        flying = [each for each in flight.in_flight_steps() if each[0] not in given_up]
+        instant, keys = next_to_give_up(flying, start, deadline) or (deadline, frozenset())
         if flight.waits.idle(None, instant):
             return True
+        if time.monotonic() >= deadline:
+            return False
         left = [(key, step.name) for key, step, _ in flight.in_flight_steps() if key in keys]
         if left:
             logger.warning(
@@ -115,12 +117,7 @@ def _idle_in_stages(flight: Flight, start: float, deadline: float | None) -> boo
                 ", ".join(n for _, n in left),
             )
             flight.give_up([key for key, _ in left])
-            flight.waits.until(
-                lambda keys=keys: not any(key in flight.in_flight for key in keys),  # type: ignore[misc]
-                "drain",
-                None,
-                deadline,
-            )
+        given_up |= keys
 
 
 def give_up(flight: Flight, portal: Portal) -> None:

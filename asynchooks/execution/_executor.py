@@ -231,11 +231,11 @@ class HookExecutor:
         """Whether a capture runs now, so that `reserve` may be called."""
         return self._flight.foreground.is_capturing
 
-    def reserve(self, nbytes: int) -> None:
+    def reserve(self, nbytes: int, *, may_skip: bool = True) -> None:
         """Reserve room in the staging budget for a copy that this capture is about to make.
 
-        Called in a capture, before it copies. Waits for room, or ends the invocation, as the hook's
-        ``when_busy`` says. Released when the background part has ended, or the capture returns None.
+        Called in a capture, before it copies. Waits for room, or ends the invocation, as ``when_busy`` says; without
+        ``may_skip``, "skip" waits too. Released when the background part has ended, or the capture returns None.
 
         Raises:
             ExecutorError: no capture runs.
@@ -246,7 +246,8 @@ class HookExecutor:
         if nbytes < 0:
             raise ValueError(f"reserve({nbytes}): give the number of bytes that the capture will copy.")
         capturing = self._flight.foreground.capturing
-        self._flight.make_room(capturing.step, nbytes, held=capturing.reserved)
+        capturing.may_skip &= may_skip
+        self._flight.make_room(capturing.step, nbytes, held=capturing.reserved, may_skip=capturing.may_skip)
         capturing.reserved += nbytes
 
     def before_next_change(self, callback: Callable[[], None]) -> ChangeBarrier:

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from asynchooks.errors import BackgroundHookError
+from asynchooks.errors import BackgroundHookError, RankFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,11 @@ class Failure:
     steps: int
     cause: BaseException | None
     abandoned: list[str] = field(default_factory=list)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the part was cancelled, here or on another rank without which it cannot end."""
+        return self.cause is None or (isinstance(self.cause, RankFailedError) and self.cause.is_cancelled)
 
     @property
     def abandoned_note(self) -> str:

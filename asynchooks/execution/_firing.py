@@ -127,7 +127,7 @@ class Firings:
 
     def _launch(self, step: Step, firing: int, captured: Captured) -> None:
         try:
-            self._flight.make_room(step, 0, held=captured.reserved)
+            self._flight.make_room(step, 0, held=captured.reserved, may_skip=captured.may_skip)
         except BaseException as error:
             self._flight.release(captured.reserved)
             if isinstance(error, InvocationSkipped):

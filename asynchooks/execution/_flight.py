@@ -115,8 +115,11 @@ class Flight(Books):
             return True
 
     def in_turn(self, step: Step, firing: int, call: Callable[[], None]) -> None:
-        """Call a blocking method when its turn has come, unless it is abandoned: a barrier."""
-        turn = Turn(step)
+        """Call a blocking method when its turn has come: a barrier.
+
+        It is abandoned where what it has to follow has failed; not with an agreement: it may hold a collective.
+        """
+        turn = Turn(step, is_joint=self.agreement is not None)
         key, is_last = self._program_order.next_turn()
         try:
             with self._changed:
@@ -137,15 +140,16 @@ class Flight(Books):
                     self._apply(self._board.finished(key))
             self._turns.pop(key, None)
 
-    def make_room(self, step: Step, nbytes: int, *, held: int = 0) -> None:
+    def make_room(self, step: Step, nbytes: int, *, held: int, may_skip: bool) -> None:
         """Wait for room, drop an older part, or raise `InvocationSkipped`, as the hook's ``when_busy`` says.
 
-        On return ``nbytes`` are reserved. What could only wait for itself is let through: for the capture around
-        it, or, inside a deferred method, for what has to follow that. Called on the training thread.
+        Without ``may_skip``, a hook that would skip waits. On return ``nbytes`` are reserved. What could only wait
+        for itself is let through: for the capture around it, or, inside a deferred method, for what has to follow
+        that. Called on the training thread.
         """
         while True:
             with self._changed:
-                decision = self._admission(step, nbytes, held)
+                decision = self._admission(step, nbytes, held, may_skip=may_skip)
                 if decision == "admit" or not self._parts.any_touching(None, self._program_order.here):
                     self._parts.staged_bytes += nbytes
                     return
@@ -155,7 +159,9 @@ class Flight(Books):
                 if decision == "replace":
                     self._replace(step)
                     continue
-            self.waits.until(lambda: self._may_proceed(step, nbytes, held), "backpressure", step)
+            self.waits.until(
+                lambda: self._may_proceed(step, nbytes, held, may_skip=may_skip), "backpressure", step
+            )
 
     def release(self, nbytes: int) -> None:
         """Give reserved bytes back that no part took over."""
@@ -188,7 +194,7 @@ class Flight(Books):
                 deferred = foreground if step.shape in ("blocking", "capture") else None
                 function = None if deferred else part_of(step, parent.view)
                 if function is not None:
-                    decision = self._admission(step, 0, 0)
+                    decision = self._admission(step, 0, 0, may_skip=True)
                     if decision == "skip":
                         self.ledger.tally(step).skipped += 1
                         continue
@@ -232,7 +238,7 @@ class Flight(Books):
     def take_given_up(self) -> tuple[str, ...]:
         """Forget the failures that are cancellations; return the parts' names, and what waited for them."""
         with self._changed:
-            keys = [key for key, failure in self._failures.items() if failure.cause is None]
+            keys = [key for key, failure in self._failures.items() if failure.is_given_up]
             failures = [self._failures.pop(key) for key in keys]
             for key in keys:
                 self._board.acknowledged(key)

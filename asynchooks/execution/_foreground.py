@@ -26,19 +26,21 @@ __all__ = ["Captured", "Capturing", "Foreground", "add_origin", "check_blocking_
 
 @dataclass(slots=True)
 class Capturing:
-    """A capture that runs now, and the bytes that it has reserved."""
+    """A capture that runs now, the bytes that it has reserved, and whether it may be skipped for lack of room."""
 
     step: Step
     reserved: int = 0
+    may_skip: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """What a capture has left: the background part, the run as it was, and the bytes reserved for it."""
+    """What a capture has left: the background part, the run as it was, and what `Capturing` says of it."""
 
     function: BackgroundPart
     view: RunnerView
     reserved: int
+    may_skip: bool = True
 
 
 class Foreground:
@@ -103,7 +105,8 @@ class Foreground:
         try:
             part = step.method(context, **arguments)
             if part is not None:
-                captured = Captured(_checked_part(step, part), view_of(context), capturing.reserved)
+                part = _checked_part(step, part)
+                captured = Captured(part, view_of(context), capturing.reserved, capturing.may_skip)
         except InvocationSkipped:
             pass
         except BaseException as error:

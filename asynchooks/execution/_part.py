@@ -81,12 +81,18 @@ class Part:
 
 
 class Turn:
-    """A blocking method that waits on the training thread; None until decided."""
+    """A blocking method that waits on the training thread.
 
-    __slots__ = ("granted", "step")
+    Attributes:
+        granted: whether it is called; None until decided.
+        is_joint: it is called whatever has failed: other processes may meet in it.
+    """
 
-    def __init__(self, step: Step) -> None:
+    __slots__ = ("granted", "is_joint", "step")
+
+    def __init__(self, step: Step, *, is_joint: bool) -> None:
         self.step = step
+        self.is_joint = is_joint
         self.granted: bool | None = None
 
 

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from asynchooks.data import shield_workers
+from asynchooks.distributed import Votes, control_group, is_first_rank
 from asynchooks.errors import ConfigError, Preempted
 from asynchooks.execution import Effects, Hook
 from asynchooks.registry import HOOKS
@@ -31,7 +32,7 @@ class PreemptionHook(Hook):
 
     The program's own handlers of these signals do not run while it trains; they come back afterwards, except after a
     preemption: then they are ignored while the process ends. Workers of torch DataLoaders, which get a signal to the
-    process group too, ignore it.
+    process group too, ignore it. In a loop of one's own with ranks, each fires ``before_train`` and ``after_train``.
 
     Args:
         signals: names of signals: SIGTERM is what clusters send before they kill; SIGUSR1 what Slurm can be asked for
@@ -72,10 +73,11 @@ class PreemptionHook(Hook):
         self.exit_code = exit_code
         self.save = save
         self._together: Any = None
+        self._votes = Votes(None)
         self._ending: Preempted | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._where = ""
-        self._hub: Any = None
+        self._runner: Any = None
         self._forget()
 
     def _forget(self) -> None:
@@ -89,10 +91,11 @@ class PreemptionHook(Hook):
         return self._ending is not None
 
     def before_train(self, runner: Any) -> None:
-        """Take over the signals, and shield the workers of the loaders from them."""
+        """Take over the signals, and shield the workers of the loaders from them. A collective."""
         self._forget()
         self._together = getattr(runner, "together", None)
-        self._hub = getattr(runner, "message_hub", None)
+        self._votes = Votes(control_group() if self._together is None else None)
+        self._runner = runner
         if threading.current_thread() is not threading.main_thread():
             logger.warning(
                 "PreemptionHook: signals can be noticed on the main thread alone; this run trains on another"
@@ -108,8 +111,7 @@ class PreemptionHook(Hook):
     ) -> None:
         """When all ranks know that one was asked to end: ask for a checkpoint, and for the end."""
         del batch_idx, data_batch, outputs
-        is_asked = self._reason is not None if self._together is None else self._together.is_leaving
-        if not is_asked or self._ending is not None:
+        if self._ending is not None or not self._is_asked():
             return
         reason = self._reason or "another rank was asked to end"
         deadline = self._deadline or time.monotonic() + self.grace_period
@@ -135,6 +137,10 @@ class PreemptionHook(Hook):
         if self._ending is not None:
             raise self._ending
 
+    def after_train(self, runner: Any) -> None:
+        """Let no rank end amid a vote."""
+        self._votes.settle()
+
     def after_run(self, runner: Any) -> None:
         """Give the signals back."""
         for number, handler in self._before.items():
@@ -150,14 +156,24 @@ class PreemptionHook(Hook):
             signal.signal(number, signal.SIG_IGN)
         self._before.clear()
         given_up = ", ".join(self._ending.given_up)
-        saved = self._hub.get_info("last_ckpt") if self.save and self._hub is not None else None
+        saved = getattr(self._runner, "last_committed", None) or "none since the start"
+        last = f" last checkpoint: {saved};" if is_first_rank() else ""  # it commits; the others may not know
         logger.warning(
-            "%s; last checkpoint: %s; given up: %s; exit code %d",
+            "%s;%s given up: %s; exit code %d",
             self._ending,
-            saved or "none",
+            last,
             given_up or "nothing",
             self.exit_code,
         )
+
+    def _is_asked(self) -> bool:
+        """Whether all ranks know that one was asked to end; they say so at the same iteration."""
+        if self._together is not None:
+            return bool(self._together.is_leaving)
+        is_asked = bool(self._votes.cast(self._reason is not None))
+        if is_asked:
+            self._votes.settle()  # who leaves amid a vote fails it for the others
+        return is_asked
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Called by Python on the main thread, between any two instructions: notes, and nothing else."""

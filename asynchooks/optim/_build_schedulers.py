@@ -17,7 +17,7 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from asynchooks.errors import ConfigError, UnknownNameError, did_you_mean
-from asynchooks.optim._schedulers import GroupScheduler, ParamScheduler
+from asynchooks.optim._schedulers import GroupScheduler, Pace, ParamScheduler
 from asynchooks.registry import PARAM_SCHEDULERS, check_options, option_names
 
 __all__ = ["build_param_schedulers"]
@@ -110,14 +110,29 @@ def _build_scheduler(optimizer: Any, cfg: Any, run: _Run) -> Any:
             raise ConfigError(f"{_CONVERT} goes with MMEngine's schedulers, and {cfg!r} is torch's.")
         return _build_torchs(_unwrapped(optimizer), kind, options, run)
     provided = {"optimizer": _unwrapped(optimizer)}
+    epochs: int | None = None
     if isinstance(kind, type) and issubclass(kind, GroupScheduler):
         check_options(kind, {"optimizer": None, **options}, also=_RANGE)
-        _fill_end(kind, options, run)
+        epochs = _fill_end(kind, options, run)
         if hasattr(optimizer, "param_groups"):  # a wrapper may have groups beside its optimizer's
             provided["optimizer"] = optimizer
+    entries = {"type": _by_iteration(kind) if converts else kind, **provided, **options}
+
+    def build(**lengths: int) -> Any:
+        return PARAM_SCHEDULERS.build({**entries, **lengths}, scope=run.scope)
+
     if converts:
-        kind, provided["epoch_length"] = _by_iteration(kind), _epoch_length(run)
-    return PARAM_SCHEDULERS.build({"type": kind, **options}, scope=run.scope, **provided)
+        return _paced(run, lambda length: build(epoch_length=length))
+    return build() if epochs is None else _paced(run, lambda length: build(end=epochs * length))
+
+
+def _paced(run: _Run, build: Callable[[int], Any]) -> Any:
+    """Return a schedule by iteration for epochs as long as the run's, which could go on in others."""
+    length = _epoch_length(run)
+    scheduler = build(length)
+    if isinstance(scheduler, GroupScheduler):
+        scheduler.pace = Pace(length, build)
+    return scheduler
 
 
 def _torchs_own(kind: Any, options: Mapping[str, Any]) -> Any:
@@ -129,14 +144,21 @@ def _torchs_own(kind: Any, options: Mapping[str, Any]) -> Any:
     return namesake if any(name in torchs and name not in ours for name in options) else kind
 
 
-def _fill_end(kind: type[GroupScheduler], options: dict[str, Any], run: _Run) -> None:
-    """Let a schedule whose values depend on its length end with the run, as MMEngine does."""
+def _fill_end(kind: type[GroupScheduler], options: dict[str, Any], run: _Run) -> int | None:
+    """Let a schedule whose values depend on its length end with the run, as MMEngine does.
+
+    Returns:
+        How many epochs that are, where the schedule counts iterations and the run counts epochs; else None.
+    """
     has_length = kind.length_name is not None and options.get(kind.length_name) is not None
     if "end" in options or has_length or not kind.needs_length or run.max_steps is None:
-        return
-    end = run.max_steps(bool(options.get("by_epoch", True)))
-    if end is not None:
-        options["end"] = end
+        return None
+    by_epoch = bool(options.get("by_epoch", True))
+    end = run.max_steps(by_epoch)
+    if end is None:
+        return None
+    options["end"] = end
+    return None if by_epoch or run.epoch_length is None else run.max_steps(True)
 
 
 def _by_iteration(kind: Any) -> Callable[..., Any]:

@@ -6,11 +6,13 @@ Knows torch's two interfaces: ``no_sync`` of `DistributedDataParallel`, a contex
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -64,8 +66,21 @@ def clip_grad_norm(parameters: Sequence[Tensor], **options: Any) -> Tensor:
 def _norm(parameters: Sequence[Tensor], options: Mapping[str, Any]) -> Tensor:
     chosen = {name: options[name] for name in ("norm_type", "foreach") if name in options}
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if gradients and isinstance(gradients[0], DTensor) and math.isinf(float(options.get("norm_type", 2.0))):
+        return _largest(gradients)
     norm = nn.utils.get_total_norm(gradients, **chosen)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def _largest(gradients: Sequence[Any]) -> Tensor:
+    """The infinity norm of parts, of which a rank may have none: torch's own fails there."""
+    parts = [gradient.to_local() for gradient in gradients]
+    norms = [torch.linalg.vector_norm(part, math.inf) for part in parts if part.numel()]
+    largest = torch.stack(norms).amax() if norms else parts[0].new_zeros(())
+    mesh = gradients[0].device_mesh
+    for dimension in range(mesh.ndim):
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=mesh.get_group(dimension))
+    return largest
 
 
 def _by_mesh(parameters: Iterable[Tensor]) -> list[list[Tensor]]:

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from asynchooks.errors import ConfigError
 from asynchooks.optim._group_value import momentum_in
+from asynchooks.optim._kept_grads import kept_gradients
 from asynchooks.optim._parallel import clip_grad_norm, exchange_context
 from asynchooks.registry import OPTIM_WRAPPERS, check_options
 
@@ -100,7 +101,7 @@ class OptimWrapper:
         self._counts = init_counts
         self._max_counts = max_counts
         self._remainder = max_counts % self.accumulative_counts if max_counts > 0 else 0
-        if init_counts % self.accumulative_counts and all(p.grad is None for p in self._parameters()):
+        if init_counts % self.accumulative_counts and not self._holds_gradients(model):
             logger.warning(
                 "the run starts at loss %d of a group of %d, without the gradients of those before it",
                 init_counts % self.accumulative_counts + 1,
@@ -220,6 +221,10 @@ class OptimWrapper:
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _holds_gradients(self, model: nn.Module) -> bool:
+        gradients = [*self.accumulated_grads(), *kept_gradients(model)]
+        return any(gradient is not None for gradient in gradients)
 
     def _clip(self) -> None:
         kind, options = self.clip_grad or ("", {})

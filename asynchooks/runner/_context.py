@@ -54,6 +54,7 @@ class RunContext(ABC):
         logger: the run's logger.
         metrics: the newest metrics.
         cfg: the configuration that the run was built from, or None.
+        last_committed: address of the newest checkpoint of a step that this process has seen committed, or None.
         is_resuming: whether the checkpoint that ``after_load_checkpoint`` hears of is one to continue from.
     """
 
@@ -65,6 +66,7 @@ class RunContext(ABC):
     seed: int | None
     log_processor: LogProcessor
     visualizer: Any = None
+    last_committed: str | None = None
     _checkpoint_wanted_at: int | None = None
 
     def __init__(self, work_dir: str | os.PathLike[str], experiment_name: str | None) -> None:
@@ -115,7 +117,10 @@ class RunContext(ABC):
         """Go where a checkpoint was taken."""
 
     def request_checkpoint(self) -> None:
-        """Have checkpoint hooks save in this firing of ``after_train_iter`` in any case; on every rank."""
+        """Have checkpoint hooks save in this firing of ``after_train_iter`` in any case; on every rank.
+
+        Where there is no room for it they wait, also those that would skip a save (``when_busy="skip"``).
+        """
         self._checkpoint_wanted_at = self.iter
 
     @property
@@ -268,7 +273,8 @@ class RunContext(ABC):
             executor.reserve(
                 checkpoints.state_nbytes(content, overlap=later)
                 if state is None
-                else state.nbytes(overlap=later)
+                else state.nbytes(overlap=later),
+                may_skip=not self.wants_checkpoint,
             )
             if later:
                 watch = executor.before_next_change(checkpoints.before_step)

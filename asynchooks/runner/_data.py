@@ -51,6 +51,15 @@ class BatchFeed:
         """Whether the next pass goes on in the middle, where a checkpoint was taken."""
         return self._resume is not None
 
+    @property
+    def left(self) -> int:
+        """Batches that are left of the pass in which a checkpoint was taken; 0 where it was taken between passes."""
+        if self._resume is None:
+            return 0
+        offset = Offset() if self._tracked is None else Offset.of(self._resume)
+        done: int = self._resume["done"]
+        return max(0, offset.length_of_pass(self.loader, _sampler(self.loader)) - done)
+
     def start_pass(self) -> None:
         """Begin a pass over the loader, or go on in the one that a checkpoint was taken in."""
         self._follow_restarts()

@@ -183,10 +183,7 @@ class TrainLoop(ABC):
         """Whether the training ends here; the same on every rank. ``settled``: waits until all have said."""
         together = self._together
         if together is not None:
-            together.wants_stop = self.stop_training
-            if settled:
-                together.settle()
-            self.stop_training = together.is_stopping
+            self.stop_training = together.stops(self.stop_training, settled=settled)
         return self.stop_training
 
     def _note_grad_norm(self) -> None:
@@ -244,6 +241,7 @@ class EpochBasedTrainLoop(TrainLoop):
         check_loop_values({"max_epochs": max_epochs})
         self._max_epochs = max_epochs
         self._length = length_of(dataloader)
+        self._extra = 0  # how many more iterations there are, since other ranks have done some
 
     @property
     def max_epochs(self) -> int:
@@ -252,8 +250,26 @@ class EpochBasedTrainLoop(TrainLoop):
 
     @property
     def max_iters(self) -> int | None:
-        """Iterations of the whole run, or None where the loader has no length."""
-        return None if self._length is None else self._max_epochs * self._length
+        """Iterations of the whole run, or None where the loader has no length.
+
+        Those that are done, and those that are left with the present number of ranks.
+        """
+        return None if self._length is None else self._max_epochs * self._length + self._extra
+
+    def load_position(self, position: Mapping[str, Any], rng: Mapping[str, Any]) -> None:
+        """Take up a `position`, with the generators' states at that instant."""
+        super().load_position(position, rng)
+        self._count_iterations()
+
+    def load_counters(self, epoch: int, iteration: int) -> None:
+        """Take up a position of which only the counters are known; the epoch, like random orders, starts anew."""
+        super().load_counters(epoch, iteration)
+        self._count_iterations()
+
+    def _count_iterations(self) -> None:
+        if self._length is not None:
+            begun = self._epoch + self._feed.is_resumed
+            self._extra = self._iter + self._feed.left - begun * self._length
 
     def _is_last(self, step: int) -> bool:
         return step == self._max_epochs

@@ -42,6 +42,16 @@ class Offset:
             return state
         return {**state, "samples_before": self.samples, "batches_before": self.batches}
 
+    def length_of_pass(self, loader: Any, sampler: Any) -> int:
+        """Return how many batches of these ranks the whole pass is, of a loader that has a length."""
+        if not self.samples:
+            return len(loader)
+        sampler.start_at(self.samples)
+        try:
+            return self.batches + len(loader)
+        finally:
+            sampler.start_at(0)
+
 
 def carried_over(state: Mapping[str, Any], loader: Any, sampler: Any) -> dict[str, Any]:
     """Return a position in a pass for this number of ranks."""

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 from asynchooks.distributed import rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["derived_rng", "restore_rng", "rng_state", "seed_everything"]
+__all__ = ["derived_rng", "restore_rng", "rng_state", "seed_everything", "seed_worker"]
 
 
 def seed_everything(seed: int | None, *, deterministic: bool = False, differs_by_rank: bool = False) -> None:
@@ -33,6 +34,20 @@ def seed_everything(seed: int | None, *, deterministic: bool = False, differs_by
     if deterministic:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
+
+
+def seed_worker(number: int, worker_id: int) -> None:
+    """Seed a worker process of a rank's loader apart from those of other ranks.
+
+    Torch has seeded it from the rank's own generator already, which by default is the same on every rank.
+
+    Args:
+        number: the rank.
+        worker_id: number of the worker, which its seed holds already.
+    """
+    del worker_id
+    worker: Any = get_worker_info()
+    seed_everything((worker.seed + number * worker.num_workers) % 2**32)
 
 
 def rng_state(*, devices: bool = True) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from asynchooks.errors import (
     CheckpointNotFoundError,
     ConfigError,
     CorruptCheckpointError,
-    RankFailedError,
     StorageDeniedError,
     StorageError,
 )
@@ -215,10 +214,14 @@ class ResumableRun(RunContext):
         return content
 
     def _read(self, source: Source, map_location: Any, *, to_train: bool = True) -> dict[str, Any]:
-        self._executor.drain()
-        content = read_together(self, source, map_location, to_train=to_train)
+        content = self._content_of(source, map_location, to_train=to_train)
         self.call_hook("after_load_checkpoint", checkpoint=content)
         return content
+
+    def _content_of(self, source: Source, map_location: Any, *, to_train: bool = True) -> dict[str, Any]:
+        """Read a checkpoint; where that fails on one rank, it fails on all."""
+        self._executor.drain()
+        return read_together(self, source, map_location, to_train=to_train)
 
     def _resume_from_newest(self, resume: Any, load_from: str | None) -> bool:
         """Resume from what is found, and from an older one where a sharded one turns out not to be whole."""
@@ -230,14 +233,15 @@ class ResumableRun(RunContext):
                     raise next(iter(damaged.values()))
                 return False
             try:
-                self._resume_from(source, "cpu")
-            except (CheckpointNotFoundError, CorruptCheckpointError, RankFailedError) as error:
-                is_damaged = any_rank(not isinstance(error, RankFailedError))
+                content = self._content_of(source, "cpu")
+            except Exception as error:  # of any kind: all ranks are here, and have to decide alike
+                is_damaged = any_rank(isinstance(error, CheckpointNotFoundError | CorruptCheckpointError))
                 if not source.is_newest or not is_damaged:
                     raise
                 self.logger.warning("falling back past %s: %s", source.url, error)
                 damaged[source.url] = error
             else:
+                self._go_on_from(content, source.url)
                 return True
 
     def _find_source(
@@ -261,13 +265,16 @@ class ResumableRun(RunContext):
 
     def _resume_from(self, source: Source, map_location: Any) -> None:
         _ = self.train_loop  # built before anything is read: a wrong configuration is said first
+        self._go_on_from(self._content_of(source, map_location), source.url)
+
+    def _go_on_from(self, content: dict[str, Any], url: str) -> None:
         self.is_resuming = True
         try:
-            content = self._read(source, map_location)
+            self.call_hook("after_load_checkpoint", checkpoint=content)
         finally:
             self.is_resuming = False
-        self.take_up(content, source.url)
-        self.logger.info("resumed from %s: epoch %d, iteration %d", source.url, self.epoch, self.iter)
+        self.take_up(content, url)
+        self.logger.info("resumed from %s: epoch %d, iteration %d", url, self.epoch, self.iter)
 
     def _load_position(self, checkpoint: Mapping[str, Any]) -> None:
         resume = checkpoint.get("resume") or {}

@@ -11,9 +11,10 @@ import torch
 from torch.utils import data
 from torch.utils.data import DataLoader, Sampler
 
-from asynchooks.distributed import rank, world_size
+from asynchooks.distributed import is_distributed, rank, world_size
 from asynchooks.errors import ConfigError
 from asynchooks.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, check_options, option_names
+from asynchooks.runner._random import seed_worker
 from asynchooks.runner._sharing import shared
 
 __all__ = ["DefaultSampler", "InfiniteSampler", "build_dataloader", "check_dataloader"]
@@ -60,11 +61,8 @@ class DefaultSampler(Sampler[int]):
         return iter(order[self.rank :: self.world_size])
 
     def __len__(self) -> int:
-        return (
-            -(-self._size // self.world_size)
-            if self.round_up
-            else len(range(self.rank, self._size, self.world_size))
-        )
+        left = max(0, self._size - self._start)  # of the pass that begins next
+        return -(-left // self.world_size) if self.round_up else len(range(self.rank, left, self.world_size))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's order."""
@@ -135,7 +133,10 @@ def check_dataloader(cfg: Any, *, scope: str | None = None) -> None:
 
 
 def build_dataloader(cfg: Any, *, seed: int, mode: str = "train", scope: str | None = None) -> Any:
-    """Return the loader that a dict describes, or the loader itself. On ranks, one of a dict shares its data.
+    """Return the loader that a dict describes, or the loader itself.
+
+    On ranks, one of a dict shares its data, and its workers are seeded apart from those of other ranks where it
+    names no ``worker_init_fn``.
 
     Args:
         cfg: a loader, or `DataLoader`'s arguments, of which ``dataset``, ``sampler``, ``batch_sampler``,
@@ -160,6 +161,8 @@ def build_dataloader(cfg: Any, *, seed: int, mode: str = "train", scope: str | N
         batches = {"sampler": each, "batch_size": options.pop("batch_size", 1)}
         options["batch_sampler"] = DATA_SAMPLERS.build(options["batch_sampler"], scope=scope, **batches)
     options.update({name: _function(options[name], scope) for name in _FUNCTIONS if name in options})
+    if is_distributed() and options.get("num_workers") and options.get("worker_init_fn") is None:
+        options["worker_init_fn"] = partial(seed_worker, rank())
     return DataLoader(**options)
 
 

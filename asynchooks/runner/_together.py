@@ -59,6 +59,16 @@ class Together:
             f"a hook has failed on another rank, so all ranks stop: {told}", rank=failed[0][0]
         )
 
+    def stops(self, wanted: bool, *, settled: bool) -> bool:  # noqa: FBT001 - the runner's flag
+        """Say whether this rank wants the training to end, and return whether it ends: the same on every rank.
+
+        ``settled`` waits until all have said; otherwise it is what they said an iteration ago.
+        """
+        self.wants_stop = self.wants_stop or wanted
+        if settled:
+            self.settle()
+        return self.is_stopping
+
     def settle(self) -> None:
         """Have all ranks know what any of them wants now; waits for all."""
         self._cast(has_failed=False)

@@ -23,6 +23,7 @@ from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
 __all__ = ["FaultyLink", "LinkFault", "LinkFaultKind", "LinkRequest"]
 
@@ -91,6 +92,14 @@ class FaultyLink:
         self._faults = faults
         self._process: subprocess.Popen[str] | None = None
         self._port: int | None = None
+
+    @classmethod
+    def to(cls, endpoint_url: str, *faults: LinkFault) -> Self:
+        """Return a link to the server at a URL, which names host and port."""
+        address = urlsplit(endpoint_url)
+        if address.hostname is None or address.port is None:
+            raise ValueError(f"{endpoint_url} names no host and port")
+        return cls(address.hostname, address.port, *faults)
 
     @property
     def host(self) -> str:
@@ -214,8 +223,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is None or kind not in ("answer", "hang", "reset"):
             if fault is not None and kind == "delay":
                 time.sleep(fault["delay_s"])
-            limit_bytes = fault["after_bytes"] if fault is not None and kind == "cut answer" else None
-            self.forward(None, loses_answer=kind == "lost answer", answer_bytes=limit_bytes)
+            answer_bytes = fault["after_bytes"] if fault is not None and kind == "cut answer" else sys.maxsize
+            self.forward(None, loses_answer=kind == "lost answer", answer_bytes=answer_bytes)
         elif kind == "answer":
             self.refuse(fault["status"], fault["code"])
         elif kind == "hang":
@@ -224,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.forward(fault["after_bytes"], loses_answer=True)
 
     def forward(
-        self, limit_bytes: int | None, *, loses_answer: bool, answer_bytes: int | None = None
+        self, limit_bytes: int | None, *, loses_answer: bool, answer_bytes: int = sys.maxsize
     ) -> None:
         """Hand the request on, up to a limit of its body, and the answer back, up to a limit of its own."""
         upstream = self.upstream = http.client.HTTPConnection(*self.server_address)
@@ -257,7 +266,7 @@ class _Handler(BaseHTTPRequestHandler):
             upstream.send(piece)
             left -= len(piece)
 
-    def answer(self, answer: http.client.HTTPResponse, limit_bytes: int | None) -> None:
+    def answer(self, answer: http.client.HTTPResponse, left: int) -> None:
         self.send_response_only(answer.status, answer.reason)
         has_length = answer.getheader("Content-Length") is not None
         for name, value in answer.getheaders():
@@ -267,11 +276,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()
-        left = limit_bytes
-        while piece := answer.read(_CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES)):
+        while piece := answer.read(min(left, _CHUNK_BYTES)):
             self.wfile.write(piece)
-            left = None if left is None else left - len(piece)
-        if left is not None:
+            left -= len(piece)
+        if not left:
             self.close_connection = True
 
     def refuse(self, status: int, code: str) -> None:

@@ -146,6 +146,28 @@ def test_a_failing_pointer_says_that_the_checkpoint_is_committed(tmp_path: Path)
     assert names(tmp_path) == ["a.pth"]
 
 
+@pytest.mark.parametrize(
+    ("failing", "told"),
+    [
+        (Fault(lambda: StorageFullError("full"), "put", "a.pth.manifest.json"), []),
+        (Fault(lambda: StorageFullError("full"), "delete", "a.pth.manifest.next.json"), ["a.pth"]),
+        (Fault(lambda: StorageFullError("full"), "put", "last_checkpoint"), ["a.pth"]),
+    ],
+)
+def test_the_caller_hears_of_the_commit_whatever_fails_after_it(
+    tmp_path: Path, failing: Fault, told: list[str]
+) -> None:
+    store = FaultyStore(open_store(tmp_path), [failing])
+    heard: list[str] = []
+
+    with pytest.raises(StorageFullError):
+        Checkpointer(store).save_sync(
+            snapshot(), name="a.pth", step=1, pointer="last", on_commit=lambda: heard.append("a.pth")
+        )
+
+    assert heard == told == names(tmp_path)
+
+
 def test_one_snapshot_may_be_saved_many_times(tmp_path: Path) -> None:
     saves, taken = Checkpointer(tmp_path), snapshot(3)
 

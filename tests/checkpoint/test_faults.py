@@ -13,12 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import torch
 
-from asynchooks.checkpoint import Checkpointer, Content, KeepLast, Snapshot, capture, find_latest, open_store
+from asynchooks.checkpoint import (
+    Checkpointer,
+    Content,
+    KeepLast,
+    Snapshot,
+    capture,
+    find_latest,
+    open_store,
+)
 from asynchooks.checkpoint._owner import OWNER_FILE
 from asynchooks.errors import (
     CheckpointNotFoundError,
@@ -251,12 +258,11 @@ def test_a_file_that_is_overwritten_while_it_is_read_is_told_as_that(
 ) -> None:
     server: S3Server = request.getfixturevalue(name)
     url = f"{server.make_bucket('overwritten')}/{uuid.uuid4().hex}"
-    address = urlsplit(server.endpoint_url)
     store = open_store(url, server.storage_options)
     store.put("a.pth", Content.of(bytes(4_000_000)))
     cut = LinkFault("cut answer", method="GET", path="*a.pth*", after_bytes=2_000_000, times=1)
 
-    with FaultyLink(str(address.hostname), address.port or 0, cut) as link:
+    with FaultyLink.to(server.endpoint_url, cut) as link:
         reader = open_store(url, {**server.storage_options, "endpoint_url": link.endpoint_url})
         pieces = reader.read("a.pth", chunk_bytes=100_000)
         next(pieces)

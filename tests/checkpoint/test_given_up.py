@@ -1,6 +1,7 @@
 """What a save that was given up still does when its store lets it go: nothing that makes a checkpoint."""
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,27 +86,47 @@ def test_data_that_appears_after_its_save_was_given_up_is_a_leftover_for_sweep(t
 
 @pytest.mark.parametrize("layout", ["single", "sharded"])
 @pytest.mark.parametrize(
-    ("wedged", "listed"),
-    [("iter_2.manifest.json", [1, 3]), ("last_checkpoint", [1, 2, 3])],
-    ids=["manifest", "pointer"],
+    ("wedged", "answer_is_late", "listed"),
+    [
+        ("iter_2.manifest.json", False, [1, 3]),
+        ("iter_2.manifest.json", True, [1, 2, 3]),
+        ("last_checkpoint", False, [1, 2, 3]),
+    ],
+    ids=["manifest", "answer", "pointer"],
 )
 def test_a_save_that_was_given_up_commits_points_prunes_and_tells_nothing_later(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, layout: str, wedged: str, listed: list[int]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    layout: str,
+    wedged: str,
+    answer_is_late: bool,
+    listed: list[int],
 ) -> None:
     released = threading.Event()
     left = list[threading.Thread]()
+    heard = list[int]()
 
     class Late(FaultyStore):
         def put(self, name: str, content: Any, **options: Any) -> None:
+            if answer_is_late:
+                self.inner.put(name, content, **options)
             if name == wedged:
                 left.append(threading.current_thread())
                 released.wait(30)
-            self.inner.put(name, content, **options)
+            if not answer_is_late:
+                self.inner.put(name, content, **options)
 
     async def save(saves: Checkpointer, step: int, keep: KeepLast | None = None) -> None:
         state = {"w": torch.ones(4) * step}
         taken = capture(state) if layout == "single" else capture_shards(plan_shards(state, Planning()))
-        await saves.save(taken, name=f"iter_{step}", step=step, pointer="last", keep=keep)
+        await saves.save(
+            taken,
+            name=f"iter_{step}",
+            step=step,
+            pointer="last",
+            keep=keep,
+            on_commit=partial(heard.append, step),
+        )
 
     async def save_all() -> None:
         saves = Checkpointer(tmp_path, run_id="run")
@@ -124,3 +145,4 @@ def test_a_save_that_was_given_up_commits_points_prunes_and_tells_nothing_later(
     assert [info.step for info in list_checkpoints(tmp_path)] == listed
     assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "iter_3")
     assert caplog.messages == []
+    assert heard == ([1, 2, 3] if wedged == "last_checkpoint" else [1, 3])

@@ -100,6 +100,15 @@ def test_a_save_that_was_cut_short_is_unfinished(tmp_path: Path) -> None:
     }
 
 
+def test_what_a_first_sharded_save_leaves_when_it_is_killed_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "iter_10").mkdir()
+    (tmp_path / "iter_10" / f".asynchooks-{0:032x}.tmp").write_bytes(b"x" * 1000)
+
+    contents = inspect_folder(tmp_path)
+
+    assert (set(kinds(contents).values()), contents.nbytes) == ({"unfinished"}, 1000)
+
+
 def test_no_damage_is_seen_in_a_folder_where_a_save_or_removal_is_under_way(tmp_path: Path) -> None:
     """Looks at the folder before each single call that a save, a replacement and a pruning make."""
     store = open_store(tmp_path)

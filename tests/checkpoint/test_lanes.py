@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -13,6 +17,7 @@ from hypothesis import strategies as st
 from asynchooks.checkpoint import before_step, capture
 from asynchooks.checkpoint._capture._lanes import Event, Piece, StreamLane, ThreadLane
 from asynchooks.errors import CaptureError
+from tests.threads import join_threads
 
 Job = Callable[[], None]
 
@@ -150,21 +155,67 @@ def test_a_thread_that_copies_ends_with_the_copy() -> None:
     assert ended == ["asynchooks copy"]
 
 
-def test_who_waits_for_a_step_copies_too() -> None:
+def test_a_second_thread_helps_once_a_step_waits() -> None:
     sources = [torch.arange(5_000_000.0), torch.ones(3), torch.arange(3_000_000).view(1000, 3000)]
     pieces = [Piece(torch.empty_like(source), source) for source in sources]
     ended: list[str] = []
     let_go = threading.Event()
 
-    lane = ThreadLane(
-        pieces, lambda: ended.append(threading.current_thread().name), lambda _: let_go.wait(30)
-    )
-    lane.order()  # the thread copies nothing before this returns
+    lane = ThreadLane(pieces, lambda: ended.append("copied"), lambda _: let_go.wait(30))
+    lane.order()  # the first thread copies nothing before this returns
     let_go.set()
     lane.wait()
 
     assert all(torch.equal(piece.target, piece.source) for piece in pieces)
-    assert ended == [threading.current_thread().name]
+    assert ended == ["copied"]
+
+
+def test_a_copy_that_has_ended_keeps_nothing() -> None:
+    class Whole:
+        def __init__(self) -> None:
+            self.lane = ThreadLane([Piece(torch.empty(9), torch.ones(9))], self.judge)
+
+        def judge(self) -> None:
+            """Called at the end."""
+
+    whole = Whole()
+    whole.lane.wait()
+    join_threads("asynchooks copy")
+    reference = weakref.ref(whole)
+    gc.disable()
+    try:
+        del whole
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
+def test_an_interrupt_of_who_waits_reaches_them_and_the_copy_goes_on() -> None:
+    source = torch.arange(5_000_000.0)
+    piece = Piece(torch.empty_like(source), source)
+    let_go = threading.Event()
+
+    def interrupts(awaited: threading.Event) -> None:
+        awaited.wait(30)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def raises(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def ends_late() -> None:
+        let_go.wait(30)
+
+    before = signal.signal(signal.SIGUSR1, raises)
+    try:
+        lane = ThreadLane([piece], ends_late, interrupts)
+        with pytest.raises(KeyboardInterrupt):
+            lane.order()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    let_go.set()
+    lane.wait()
+
+    assert torch.equal(piece.target, source)
 
 
 def test_what_fails_in_the_copying_thread_is_told_to_who_waits() -> None:

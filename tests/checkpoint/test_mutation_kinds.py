@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,7 @@ from torch import nn
 from asynchooks.checkpoint import Snapshot, before_step, capture, state_nbytes
 from asynchooks.checkpoint._capture._overlap import shared_copies
 from asynchooks.errors import CaptureError
+from tests.threads import join_threads
 
 from .mutation import (
     _arrived,
@@ -194,9 +194,7 @@ def test_a_dropped_snapshot_leaves_nothing_behind() -> None:
     reference = weakref.ref(capture([weights], overlap=weights)._copies[0])
 
     before_step()
-    for thread in threading.enumerate():
-        if thread.name == "asynchooks copy":  # it may not even have begun: this thread has copied
-            thread.join()
+    join_threads("asynchooks copy")
     gc.collect()
 
     assert reference() is None

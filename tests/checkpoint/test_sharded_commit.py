@@ -124,6 +124,24 @@ def test_each_step_of_a_replacement_shows_the_old_or_the_new(store: Store) -> No
     assert files(store) == files_of(new)
 
 
+def test_the_caller_hears_of_the_commit_though_the_replaced_data_cannot_be_deleted(local: Store) -> None:
+    old, new = Sharded(1, "iter_1"), Sharded(2, "iter_1")
+    replaced = old.save(local)
+    new.put_data(local)
+    store = FaultyStore(local, [Fault(lambda: StorageError("refused"), "delete", "iter_1/*")])
+    heard: list[list[int]] = []
+
+    with pytest.raises(StorageError, match="refused"):
+        publish_sharded(
+            store,
+            new.manifest,
+            new.metadata,
+            replaced,
+            on_commit=lambda: heard.append([manifest.step for manifest in committed(local)]),
+        )
+    assert heard == [[2]]
+
+
 def test_what_is_removed_leaves_nothing(store: Store) -> None:
     saves = [Sharded(1, "iter_1"), Sharded(2, "iter_2")]
     for save in saves:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,13 +17,6 @@ from .program import Program
 from .saver import SCENARIOS
 
 pytestmark = [pytest.mark.crash, pytest.mark.s3]
-
-
-def link_to(server: S3Server, *faults: LinkFault) -> FaultyLink:
-    address = urlsplit(server.endpoint_url)
-    assert address.hostname
-    assert address.port
-    return FaultyLink(address.hostname, address.port, *faults)
 
 
 @dataclass(frozen=True)
@@ -48,10 +40,12 @@ class Attempt:
 def test_one_request_goes_wrong(saver: Program, s3_server: S3Server, name: str, fault: LinkFaultKind) -> None:
     scenario, bucket = SCENARIOS[name], s3_server.make_bucket("every-request")
     with ExitStack() as stack:
-        whole = Attempt.at(s3_server, bucket, name, stack.enter_context(link_to(s3_server)))
+        whole = Attempt.at(
+            s3_server, bucket, name, stack.enter_context(FaultyLink.to(s3_server.endpoint_url))
+        )
         assert saver.ask(whole.order)["status"] == 0, saver.errors
         faults = [LinkFault(fault, skip=number, times=1) for number in range(len(whole.link.requests()))]
-        links = [stack.enter_context(link_to(s3_server, each)) for each in faults]
+        links = [stack.enter_context(FaultyLink.to(s3_server.endpoint_url, each)) for each in faults]
         attempts = [Attempt.at(s3_server, bucket, name, link) for link in links]
 
         answers = saver.ask([attempt.order for attempt in attempts])

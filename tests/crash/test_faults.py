@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -80,10 +79,7 @@ def place_for(fault: Fault, folder: Path, request: pytest.FixtureRequest) -> Ite
     with ExitStack() as stack:
         if fault.store == "S3":
             server: S3Server = request.getfixturevalue("s3_server")
-            address = urlsplit(server.endpoint_url)
-            assert address.hostname
-            assert address.port
-            link = stack.enter_context(FaultyLink(address.hostname, address.port, *fault.link))
+            link = stack.enter_context(FaultyLink.to(server.endpoint_url, *fault.link))
             options = {**server.storage_options, "endpoint_url": link.endpoint_url}
             yield Place(f"{server.make_bucket('faults')}/{uuid.uuid4().hex}", server.storage_options, options)
         elif fault.store == "block disk":

@@ -13,7 +13,7 @@ from typing import Any
 from torch._C._distributed_c10d import TCPStore
 
 from asynchooks.distributed import Rendezvous, open_rendezvous
-from asynchooks.errors import DistributedError
+from asynchooks.errors import DistributedError, RankFailedError
 
 DEADLINE_S = 1.2
 
@@ -330,10 +330,10 @@ def names_of_two(rank: int) -> list[str]:
 
 
 class StoppedError(Exception):
-    pass
+    is_cancelled = True
 
 
-def stopped(rank: int) -> str:
+def stopped(rank: int) -> tuple[str, bool]:
     """Rank 0 is cancelled while it waits for rank 1, which hears of it."""
     looks = 0
 
@@ -349,9 +349,9 @@ def stopped(rank: int) -> str:
             if rank == 1:
                 round_.decision(progress=progress)
             round_.arrive(b"", progress=progress)
-        return "nothing"
-    except (StoppedError, DistributedError) as error:
-        return told(error)
+        return "nothing", False
+    except (StoppedError, RankFailedError) as error:
+        return told(error), error.is_cancelled
     finally:
         meeting.close()
 

@@ -1,5 +1,6 @@
 """A small run for the tests of the Runner on ranks: a model, its data, and what a run leaves to compare."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,18 @@ class Losses(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         self.values.append(float(outputs["loss"]))
+
+
+class Lines(logging.Handler):
+    """Keeps what the package logs on this rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        logging.getLogger("asynchooks").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
 
 
 def seeded(kind: type[nn.Module], **options: Any) -> nn.Module:

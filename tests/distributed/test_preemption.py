@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from asynchooks import Hook
+from asynchooks import Hook, HookExecutor, TrainState
 from asynchooks.checkpoint import list_checkpoints, verify
+from asynchooks.errors import Preempted
+from asynchooks.hooks import CheckpointHook, PreemptionHook
 from asynchooks.testing import Ranks, run_ranks
 from tests.distributed import elastic_program
 from tests.distributed.runs import run_of, weights
@@ -62,6 +65,31 @@ def test_a_signal_to_any_rank_ends_all_with_one_checkpoint_and_it_goes_on_alike(
 
     whole = run_ranks(2, trains, str(tmp_path / "whole"), strategy, (0, 0))
     assert run_ranks(2, trains, str(folder), strategy, (0, 0)) == whole
+
+
+def trains_in_a_loop_of_its_own(rank: int, folder: str, signalled_at: tuple[int, int]) -> int:
+    model = torch.nn.Linear(4, 1)
+    state = TrainState(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), work_dir=folder)
+    hooks = [PreemptionHook(), CheckpointHook(interval=100, by_epoch=False)]
+    with pytest.raises(Preempted) as raised, HookExecutor(hooks) as executor:
+        executor.fire("before_train", state)
+        for step in range(20):
+            executor.fire("before_train_iter", state, batch_idx=step, data_batch=None)
+            if step == signalled_at[rank]:
+                os.kill(os.getpid(), signal.SIGTERM)
+            dist.all_reduce(torch.ones(1))  # hangs where a rank has left alone
+            executor.fire("after_train_iter", state, batch_idx=step, data_batch=None, outputs=None)
+    assert raised.value.code == 75
+    return state.iter
+
+
+@pytest.mark.parametrize("signalled_at", [(5, 6), (99, 5)])
+def test_ranks_in_a_loop_of_their_own_leave_at_the_same_iteration(
+    tmp_path: Path, signalled_at: tuple[int, int]
+) -> None:
+    assert run_ranks(2, trains_in_a_loop_of_its_own, str(tmp_path), signalled_at) == [7, 7]
+
+    assert [saved.name for saved in list_checkpoints(tmp_path)] == ["iter_7.pth"]
 
 
 def test_torchrun_starts_a_killed_rank_again_and_the_run_goes_on_from_its_newest_checkpoint(

@@ -1,6 +1,5 @@
 """A Runner on several ranks trains as one process does with their batches together."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import nn
 from asynchooks import Runner
 from asynchooks.errors import ConfigError
 from asynchooks.testing import run_ranks
-from tests.distributed.runs import DATA, Net, StepNet, run_of, seeded, trained, weights
+from tests.distributed.runs import DATA, Lines, Net, StepNet, run_of, seeded, trained, weights
 
 pytestmark = pytest.mark.ranks
 
@@ -53,16 +52,6 @@ def names_modules(rank: int, folder: str) -> Any:
     runner = run_of(folder, model=PassedBy(), strategy={"type": "DDP", "modules": ["head"]})
     runner.train()
     return weights(runner.model)
-
-
-class Lines(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        logging.getLogger("asynchooks").addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
 
 
 def warns(rank: int, folder: str) -> list[str]:

@@ -1,15 +1,19 @@
 """A run's state on ranks: whole in one file or in parts, taken up by any number of ranks."""
 
+import random
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from asynchooks import Runner
+from asynchooks import Hook, Runner
 from asynchooks.testing import run_ranks
-from tests.distributed.runs import DATA, Losses, Net, run_of, seeded, weights
+from tests.distributed.runs import DATA, Lines, Losses, Net, run_of, seeded, weights
 
 pytestmark = pytest.mark.ranks
 
@@ -61,14 +65,69 @@ def stops_and_resumes(rank: int, folder: str, strategy: str) -> Any:
     with pytest.raises(StoppedError):
         run_that_saves(f"{folder}/parts", strategy, [first, Stopper(4)]).train()
     runner = run_that_saves(f"{folder}/parts", strategy, [second], resume=True)
+    lines = Lines()
     runner.train()
-    return expected, (first.values + second.values, weights(runner.model))
+    return expected, (first.values + second.values, weights(runner.model)), lines.lines
 
 
 @pytest.mark.parametrize("strategy", ["DDP", "FSDP2"])
 def test_a_run_resumed_on_as_many_ranks_is_bit_identical(tmp_path: Path, strategy: str) -> None:
-    for expected, came in run_ranks(2, stops_and_resumes, str(tmp_path), strategy, with_group=False):
+    for expected, came, said in run_ranks(2, stops_and_resumes, str(tmp_path), strategy, with_group=False):
         assert came == expected
+        assert not any("without the gradients" in line for line in said)
+
+
+class Noise(Dataset[Tensor]):
+    """Samples that every generator of the process that makes them has drawn."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.tensor([float(torch.rand(())), random.random(), np.random.random()])  # noqa: NPY002
+
+
+class Keeps(Hook):
+    """Keeps the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[Any] = []
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        self.batches.append(data_batch.tolist())
+
+
+class Averages(nn.Linear):
+    def forward(self, batch: Tensor) -> Tensor:
+        return super().forward(batch).mean()
+
+
+def draws_in_workers(rank: int, folder: str) -> Any:
+    """Train two epochs, and the second one again from a checkpoint; the batches of both."""
+    keeps = Keeps(), Keeps()
+    workers = {"num_workers": 1, "multiprocessing_context": "fork"}  # which has torch loaded
+    for each in keeps:
+        run_of(
+            folder,
+            model=Averages(3, 1),
+            train_dataloader={"dataset": Noise(), "batch_size": 2, **workers},
+            randomness={"seed": 0},
+            custom_hooks=[each],
+            default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1}, "logger": None},
+            load_from=f"{folder}/epoch_1.pth" if each is keeps[1] else None,
+            resume=each is keeps[1],
+        ).train()
+    return [each.batches for each in keeps]
+
+
+def test_workers_draw_other_random_numbers_on_each_rank_and_the_same_after_a_resume(tmp_path: Path) -> None:
+    ranks = run_ranks(2, draws_in_workers, str(tmp_path), with_group=False)
+
+    ((first, second), resumed), (of_other, resumed_of_other) = ranks
+    assert [resumed, resumed_of_other] == [[second], of_other[1:]]
+    assert len({value for batch in (first, second, *of_other) for noise in batch for value in noise}) == 24
 
 
 def saves(rank: int, folder: str, strategy: str | None, batch_size: int) -> None:
@@ -106,7 +165,8 @@ class Drawn(Losses):
         self.values += [float(value) for value in data_batch[0][:, 0]]
 
 
-def draws(rank: int, folder: str, batch_size: int, resume: bool, sampler: str) -> list[float]:
+def draws(rank: int, folder: str, batch_size: int, resume: bool, sampler: str) -> Any:
+    """Train an epoch, to its end where it is resumed; the samples, and whether the run knew its last iteration."""
     drawn = Drawn()
     iterations = {"by_epoch": False, "max_iters": 6} if sampler == "InfiniteSampler" else None
     runner = run_of(
@@ -119,11 +179,11 @@ def draws(rank: int, folder: str, batch_size: int, resume: bool, sampler: str) -
     )
     with suppress(StoppedError):
         runner.train()
-    return drawn.values
+    return drawn.values, runner.iter == runner.max_iters
 
 
-def all_drawn(ranks: list[list[float]]) -> list[float]:
-    return sorted(value for rank in ranks for value in rank)
+def all_drawn(ranks: list[Any]) -> list[float]:
+    return sorted(value for values, _ in ranks for value in values)
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (3, 2)])
@@ -136,6 +196,7 @@ def test_other_ranks_go_on_after_the_samples_that_are_done(tmp_path: Path, befor
     expected = sorted(float(sample[0][0]) for sample in DATA)
     assert set(together) == set(expected)
     assert len(together) - len(expected) < after  # filled up for the last batch of all ranks
+    assert all(knew for _, knew in second)
 
 
 @pytest.mark.parametrize(("saved_by", "taken_up_by"), [("FSDP2", None), (None, "FSDP2"), ("FSDP2", "DDP")])

@@ -2,6 +2,7 @@
 
 import errno
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,38 @@ def test_a_run_falls_back_past_shards_that_are_damaged(tmp_path: Path) -> None:
 
     came = run(tmp_path, 2, "FSDP2", resume=True)
     assert [losses for losses, _ in came] == [losses[4:] for losses, _ in expected]
+
+
+class RefusingFileSystem(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
+    """A local folder whose shards this rank may not read."""
+
+    protocol = "refusing"
+    refuses = True
+
+    def _open(self, path: str, *args: Any, **options: Any) -> Any:
+        if self.refuses and path.endswith(".distcp"):
+            raise PermissionError(errno.EACCES, "refused", path)
+        return super()._open(path, *args, **options)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(path).removeprefix("refusing://").rstrip("/")
+
+
+def may_not_read(rank: int, folder: str) -> str:
+    fsspec.register_implementation("refusing", RefusingFileSystem, clobber=True)
+    RefusingFileSystem.refuses = rank == 1
+    with pytest.raises(AsyncHooksError) as raised:
+        trains(rank, folder, "FSDP2", {"resume": f"refusing://{folder}/iter_6"})
+    return f"{type(raised.value).__name__}: {raised.value}"
+
+
+def test_where_one_rank_may_not_read_the_others_are_told_of_it(tmp_path: Path) -> None:
+    run(tmp_path, 2, "FSDP2")
+
+    told, own = run_ranks(2, may_not_read, str(tmp_path), with_group=False)
+    assert told.startswith("RankFailedError: rank 1 could not read refusing://")
+    assert own.startswith("StorageDeniedError")
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -176,11 +209,20 @@ def fills_up(rank: int, folder: str) -> tuple[str, int]:
         default_hooks={"checkpoint": hook, "logger": None},
         train_cfg={"by_epoch": False, "max_iters": 1000},
     )
+    told = "nothing"
     try:
         runner.train()
-    except AsyncHooksError as error:
-        return f"{error} {error.__cause__}", runner.iter
-    return "nothing", runner.iter
+    except* AsyncHooksError as errors:  # several, where a later save has failed too by then
+        told = "; ".join(f"{error} {error.__cause__}" for error in leaves(errors))
+    return told, runner.iter
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from leaves(each)
+    else:
+        yield error
 
 
 def test_a_save_that_fails_on_one_rank_ends_all_at_the_same_iteration(tmp_path: Path) -> None:

@@ -82,6 +82,31 @@ def test_what_must_follow_a_held_failure_is_captured_and_never_started() -> None
     assert executor.statistics().of("Failing")[0].abandoned == 1
 
 
+def test_a_blocking_method_runs_although_what_it_follows_has_failed() -> None:
+    class Uploads(Hook):
+        async def before_train(self, runner: Any) -> None:
+            raise OSError("store is gone")
+
+    class Reduces(Hook):  # in a collective, which every process has to enter
+        priority = "LOW"
+        calls = 0
+
+        def before_train(self, runner: Any) -> None:
+            self.calls += 1
+
+    agreement, reduces = Agrees(), Reduces()
+    executor = HookExecutor([Uploads(), reduces])
+    executor.agree_through(agreement)
+    with executor:
+        executor.fire("before_train", None)
+        agreement.is_time = True
+        with pytest.raises(BackgroundHookError, match="store is gone") as raised:
+            executor.fire("after_train_iter", None, batch_idx=0)
+
+    assert reduces.calls == 1
+    assert raised.value.abandoned == ()
+
+
 def test_a_failure_elsewhere_is_raised_here() -> None:
     agreement = Agrees(foreign=RuntimeError("rank 1: store is gone"))
     agreement.is_time = True

@@ -84,6 +84,50 @@ def test_skip_drops_the_new_one_and_counts_it() -> None:
     assert executor.statistics().of("Save")[0].skipped == 3
 
 
+class Occupies(Hook):
+    """Takes the only place in the background until the training thread waits."""
+
+    effects = Effects()
+    fires = ("after_val",)
+
+    def __init__(self) -> None:
+        self.waited = Gate()
+        self.executor: Any = None
+
+    async def before_val(self, runner: Any) -> None:
+        self.executor.fire_nowait("after_val", None)  # heard where the training thread waits
+        await self.waited.wait()
+
+    @background
+    def after_val(self, runner: Any) -> None:
+        self.waited.open()
+
+
+@pytest.mark.parametrize("occupied", ["before", "after"])
+def test_an_invocation_that_may_not_be_skipped_waits_whenever_there_is_no_room(occupied: str) -> None:
+    class Needed(Save):
+        @background
+        def before_train(self, runner: Any) -> Any:
+            if occupied == "before":
+                self.executor.fire("before_val", None)
+            self.executor.reserve(60, may_skip=False)
+            if occupied == "after":
+                self.executor.fire("before_val", None)
+
+            async def part() -> None:
+                self.written.append(1)
+
+            return part
+
+    hook, occupies = Needed(when_busy="skip"), Occupies()
+    with start(hook, max_in_flight=1) as executor:
+        occupies.executor = executor
+        executor.register(occupies)
+        executor.fire("before_train", None)
+
+    assert hook.written == [1]
+
+
 def test_coalesce_keeps_the_newest_that_has_not_started() -> None:
     gate = Gate()
     hook = Save(gates={0: gate}, max_in_flight=2, when_busy="coalesce")

@@ -13,6 +13,7 @@ import pytest
 from asynchooks import Effects, Hook, HookExecutor, background
 from asynchooks.errors import BackgroundHookError, ExecutorClosedError
 from asynchooks.testing import Gate, RecordingInstrument
+from tests.threads import join_threads
 
 pytestmark = pytest.mark.timeout(20)  # what these rules forbid is a deadlock
 
@@ -192,7 +193,8 @@ def test_what_was_captured_is_freed_when_its_part_has_ended(ends: Any) -> None:
             executor.fire("before_train_iter", None, batch_idx=number)
         executor.drain()
         earlier = [captured() for captured in hook.captured[:-1]]
-    # The last part's task may still be on its way out of the event loop when the drain returns.
+    # The last part's task and thread may still be on their way out when the drain returns.
+    join_threads("AnyIO worker thread")
     assert earlier == [None] * 4
     assert hook.captured[-1]() is None
 

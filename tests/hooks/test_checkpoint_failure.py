@@ -11,9 +11,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from asynchooks.checkpoint import list_checkpoints, verify
 from asynchooks.errors import BackgroundHookError, StorageFullError
-from asynchooks.execution import HookExecutor
+from asynchooks.execution import Effects, Hook, HookExecutor, background
 from asynchooks.hooks import CheckpointHook
 from asynchooks.runner import TrainState
+from asynchooks.testing import Gate
 
 
 class Shelf(MemoryFileSystem):  # type: ignore[misc] # fsspec is untyped
@@ -96,6 +97,31 @@ def test_a_best_that_could_not_be_saved_is_not_believed(train: Any, shelf: type[
     assert state.message_hub.get_info("best_score") == 0.2
 
 
+@pytest.mark.parametrize("full", ["/epoch_3", "best_checkpoint"])
+def test_a_best_that_was_committed_is_believed_whatever_fails_after_it(
+    train: Any, shelf: type[Shelf], full: str
+) -> None:
+    shelf.full_for.add(full)
+    hook = CheckpointHook(
+        interval=2, save_best="acc", save_last=False, out_dir="shelf://disk", on_error="warn"
+    )
+    state = train(hook, metrics=[{"acc": value} for value in (0.1, 0.2, 0.9, 0.5)], mode="sync")
+
+    assert [name for name in saved_on("shelf://disk/run") if "best" in name][-1] == "best_acc_epoch_3.pth"
+    assert state.message_hub.get_info("best_score") == 0.9
+    assert state.message_hub.get_info("best_ckpt") == "shelf://disk/run/best_acc_epoch_3.pth"
+
+
+def test_of_several_bests_those_are_believed_that_were_committed(train: Any, shelf: type[Shelf]) -> None:
+    shelf.full_for.add("best_loss")
+    hook = CheckpointHook(save_best=["acc", "loss"], save_last=False, out_dir="shelf://disk", on_error="warn")
+    state = train(hook, epochs=2, metrics=[{"acc": 0.9, "loss": 1.0}, {"acc": 0.5, "loss": 2.0}], mode="sync")
+
+    assert saved_on("shelf://disk/run") == ["best_acc_epoch_1.pth"]
+    assert state.message_hub.get_info("best_score_acc") == 0.9
+    assert state.message_hub.get_info("best_score_loss") == 2.0, "claimed by the last validation"
+
+
 def test_the_old_best_stays_when_the_new_one_cannot_be_saved(train: Any, shelf: type[Shelf]) -> None:
     shelf.full_for.add("best_acc_epoch_2")
     hook = CheckpointHook(save_best="acc", save_last=False, out_dir="shelf://disk", on_error="warn")
@@ -119,6 +145,45 @@ def test_what_finds_no_room_is_dropped_and_nothing_names_it(
     assert row.skipped + row.parts == 3
     assert committed[0] == "iter_1.pth"
     assert Path(state.message_hub.get_info("last_ckpt")).name == committed[-1]
+
+
+class Occupies(Hook):
+    """Takes the only place in the background until the training thread waits for it, in a capture."""
+
+    effects = Effects()
+    fires = ("after_test",)
+
+    def __init__(self) -> None:
+        self.captured, self.waited = Gate(), Gate()
+        self.executor: Any = None
+
+    async def before_train(self, runner: Any) -> None:
+        await self.captured.wait()
+        self.executor.fire_nowait("after_test", runner)  # heard where the training thread waits
+        await self.waited.wait()
+
+    @background
+    def before_save_checkpoint(self, runner: Any, checkpoint: Any) -> None:
+        self.captured.open()
+
+    @background
+    def after_test(self, runner: Any) -> None:
+        self.waited.open()
+
+
+def test_a_checkpoint_that_was_asked_for_waits_for_room_where_others_are_skipped(
+    make_state: Callable[..., TrainState], tmp_path: Path
+) -> None:
+    state = make_state(tmp_path)
+    occupies = Occupies()
+    hooks = [CheckpointHook(interval=100, when_busy="skip"), occupies]
+    with HookExecutor(hooks, max_in_flight=1) as occupies.executor:
+        executor = occupies.executor
+        executor.fire("before_train", state)
+        state.request_checkpoint()
+        executor.fire("after_train_iter", state, batch_idx=0)
+
+    assert saved_on(str(tmp_path)) == ["iter_1.pth"]
 
 
 def test_a_best_that_found_no_room_is_not_believed(

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+import torch
 
-from asynchooks.errors import ConfigError
-from asynchooks.hooks import PreemptionHook
+from asynchooks import Effects, Hook, HookExecutor, TrainState
+from asynchooks.errors import ConfigError, Preempted
+from asynchooks.hooks import CheckpointHook, PreemptionHook
 
 PROGRAM = Path(__file__).with_name("preempted_program.py")
 
@@ -116,3 +119,38 @@ def test_the_handlers_come_back_after_a_run() -> None:
     hook.after_run(None)
 
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+class HoldsTheLastSave(Hook):
+    """Comes before the save of the third iteration, and never ends."""
+
+    effects = Effects(writes={"checkpoints"})
+
+    async def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if batch_idx == 2:
+            await anyio.sleep_forever()
+
+
+def test_a_checkpoint_that_was_given_up_is_not_told_as_the_last_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = PreemptionHook(signals=["SIGUSR1"], grace_period=0.5)
+    hooks = [hook, HoldsTheLastSave(), CheckpointHook(interval=2, by_epoch=False)]
+    state = TrainState(model=torch.nn.Linear(2, 1), work_dir=tmp_path)
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        with pytest.raises(Preempted), HookExecutor(hooks) as executor:
+            executor.fire("before_train", state)
+            for step in range(4):
+                executor.fire("before_train_iter", state, batch_idx=step, data_batch=None)
+                if step == 2:
+                    executor.drain()
+                    signal.raise_signal(signal.SIGUSR1)
+                executor.fire("after_train_iter", state, batch_idx=step, data_batch=None, outputs=None)
+        hook.close()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    assert f"last checkpoint: {tmp_path / 'iter_2.pth'}; given up: CheckpointHook" in caplog.text

@@ -146,6 +146,39 @@ def test_the_length_of_an_epoch_is_asked_for_only_where_it_is_needed() -> None:
     assert lrs(converted, 6) == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
 
 
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        {"type": "LinearLR", "start_factor": 0.25, "end": 3, "convert_to_iter_based": True},
+        {"type": "CosineAnnealingLR", "T_max": 2, "begin": 2, "convert_to_iter_based": True},
+        {"type": "MultiStepLR", "milestones": [2, 3], "gamma": 0.5, "convert_to_iter_based": True},
+        {"type": "OneCycleLR", "eta_max": 2.0, "by_epoch": False},
+    ],
+    ids=lambda cfg: cfg["type"],
+)
+@pytest.mark.parametrize(("before", "after"), [(6, 3), (3, 6), (4, 6)])
+@pytest.mark.parametrize("done", [1, 7])
+def test_an_epoch_of_a_schedule_takes_an_epoch_when_those_of_the_run_become_longer_or_shorter(
+    cfg: dict[str, Any], before: int, after: int, done: int
+) -> None:
+    """Each iteration has the value of the last step that is due, of those of a run without a change."""
+
+    def schedule(length: int, goes_on_from: Any = None) -> Any:
+        steps = {True: 4, False: 4 * length}
+        (made,) = build_param_schedulers(sgd(), cfg, epoch_length=lambda: length, max_steps=steps.__getitem__)
+        if goes_on_from is not None:
+            made.optimizer.load_state_dict(goes_on_from.optimizer.state_dict())
+            made.load_state_dict(goes_on_from.state_dict())
+        return made
+
+    whole = lrs(schedule(before), 4 * before)
+    lrs(first := schedule(before), done)
+    came = lrs(second := schedule(after, first), 2)
+    came += lrs(schedule(after, second), (4 * before - done) * after // before - 2)
+
+    assert came == [whole[done + i * before // after] for i in range(len(came))]
+
+
 def test_several_optimizers_have_lists_of_their_own() -> None:
     several = {"g": OptimWrapper(sgd(1.0)), "d": OptimWrapper(sgd(2.0))}
     step = {"type": "StepLR", "step_size": 1, "gamma": 0.5}

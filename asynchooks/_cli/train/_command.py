@@ -64,7 +64,8 @@ def train(
 
     On several ranks: torchrun --nproc-per-node 2 -m asynchooks train CONFIG
 
-    A configuration of MMCV 1.x's form (model, data, optimizer, lr_config, runner ...) is run by MMCV's runners.
+    A configuration of MMCV 1.x's form (model, data, optimizer, lr_config, runner ...) is run by MMCV's runners, in
+    one process.
     """
     from asynchooks._cli.train._run import Changes, run
 

@@ -2,7 +2,7 @@
 
 One idea with two implementations: a lane takes pieces (memory to fill, memory to read), and has an order point,
 after which the sources may change, and an end, after which the bytes are there. On the CPU a thread copies, so
-both are the thread's end; who waits for the order point copies a part of the rest. On CUDA a side stream copies:
+both are the thread's end; once somebody waits for the order point, a second one helps. On CUDA a side stream copies:
 the order point is a wait of the caller's stream, which costs the caller nothing, and the end is an event. Knows no
 state, no snapshot and no step.
 """
@@ -62,7 +62,9 @@ class Lane(Protocol):
 
 
 class ThreadLane:
-    """Copies in a thread of its own, which ends with the copy, and in the thread of who waits for a step.
+    """Copies in a thread of its own, which ends with the copy, and in a second one once a step waits.
+
+    Never on the thread that waits: a signal's exception there would leave a copy half done.
 
     Args:
         pieces: on the CPU.
@@ -73,25 +75,22 @@ class ThreadLane:
     def __init__(self, pieces: Sequence[Piece], at_end: Callable[[], None], hold: Hold | None = None) -> None:
         self._shares = deque(_shares(pieces))
         self._left = len(self._shares)
-        self._at_end = at_end
+        self._at_end: Callable[[], None] | None = at_end
         self._hold = hold
         self._lock = threading.Lock()
         self._awaited = threading.Event()
         self._ended = threading.Event()
         self._error: BaseException | None = None
         self._process = os.getpid()
-        # Not a daemon: the interpreter waits for a copy, which is short, before it tears torch down. A thread for
-        # each copy (60 us) needs no owner that stops it.
-        try:
-            threading.Thread(target=self._run, name="asynchooks copy").start()
-        except RuntimeError:  # no more threads: the interpreter ends, or a limit is reached
+        if not _started(self._run):
             self._copy()
 
     def order(self) -> None:
-        """Copy what nobody has begun to, and wait for the thread. What failed is told by `wait`."""
+        """Wait for the copy; a second thread helps with what nobody has begun to. What failed is told by `wait`."""
         if os.getpid() == self._process:
             self._awaited.set()
-            self._copy()
+            if self._shares:
+                _started(self._copy)
             self._ended.wait()
 
     def wait(self) -> None:
@@ -111,22 +110,42 @@ class ThreadLane:
 
     def _copy(self) -> None:
         """Copy what nobody has begun to. Any thread, also several."""
-        while True:
-            try:
-                share = self._shares.popleft()
-            except IndexError:
-                return
-            try:
+        try:
+            while self._left:
+                try:
+                    share = self._shares.popleft()
+                except IndexError:
+                    return
                 copy_at_once(share)
                 with self._lock:
                     self._left -= 1
                     is_last = not self._left
                 if is_last:
-                    self._at_end()
-                    self._ended.set()
-            except BaseException as error:  # noqa: BLE001 - `wait` tells it
-                self._error = error
-                self._ended.set()
+                    self._end()
+        except BaseException as error:
+            self._end(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _end(self, error: BaseException | None = None) -> None:
+        at_end, self._at_end = self._at_end, None  # it holds what holds this lane
+        if error is None and at_end is not None:
+            at_end()
+        self._error = error
+        self._ended.set()
+
+
+def _started(function: Callable[[], None]) -> bool:
+    """Start a thread, unless there are no more: the interpreter ends, or a limit is reached.
+
+    It is not a daemon: the interpreter waits for a copy, which is short, before it tears torch down. A thread for
+    each copy (60 us) needs no owner that stops it.
+    """
+    try:
+        threading.Thread(target=function, name="asynchooks copy").start()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _shares(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
@@ -197,8 +216,7 @@ class StreamLane:
         for piece in later:
             streams.copy(piece)
         self._end = streams.mark()
-        _let_go()
-        _under_way.append((self._end, [piece.target for piece in (*at_once, *later)]))
+        _let_go((self._end, [piece.target for piece in (*at_once, *later)]))
 
     def order(self) -> None:
         """Let the caller's stream wait on the device; its thread goes on."""
@@ -210,12 +228,16 @@ class StreamLane:
         _let_go()
 
 
-_under_way: list[tuple[Event, list[torch.Tensor]]] = []  # a device writes there, whoever still wants it
+_Writing: TypeAlias = "tuple[Event, list[torch.Tensor]]"
+
+_under_way: list[_Writing] = []  # a device writes there, whoever still wants it
+_under_way_lock = threading.Lock()
 
 
-def _let_go() -> None:
-    """Give memory back into which no device writes any more."""
-    _under_way[:] = [item for item in _under_way if not item[0].query()]
+def _let_go(*new: _Writing) -> None:
+    """Give memory back into which no device writes any more, and keep what is written from now on. Any thread."""
+    with _under_way_lock:
+        _under_way[:] = [*(writing for writing in _under_way if not writing[0].query()), *new]
 
 
 class CudaStreams:

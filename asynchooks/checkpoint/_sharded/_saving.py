@@ -19,7 +19,7 @@ from anyio import CancelScope, to_thread
 from asynchooks.checkpoint._content import digest
 from asynchooks.checkpoint._sharded._datafile import data_name, write_data
 from asynchooks.checkpoint._sharded._results import Teller, Told
-from asynchooks.checkpoint._storage import Share, nesting, shared
+from asynchooks.checkpoint._storage import Share, Stopped, nesting, shared
 from asynchooks.distributed import Rendezvous, Round
 from asynchooks.errors import CheckpointError, DistributedError
 
@@ -78,7 +78,7 @@ class Party:
         try:
             yield place
         except BaseException as error:
-            cause = error if isinstance(error, Exception) else DistributedError("its save was cancelled")
+            cause = error if isinstance(error, Exception) else Stopped()
             with CancelScope(shield=True):
                 await to_thread.run_sync(partial(self.meeting.skip, what, cause, number=place.number))
             raise

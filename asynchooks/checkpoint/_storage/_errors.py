@@ -62,7 +62,16 @@ _ADVICE: dict[type[StorageError | CheckpointNotFoundError], str] = {
 
 
 class Stopped(Exception):  # noqa: N818 - not a failure: the caller asked for it
-    """A transfer was told to stop; never leaves the package."""
+    """A transfer was told to stop; never leaves the package.
+
+    Attributes:
+        is_cancelled: says so to whoever tells other ranks.
+    """
+
+    is_cancelled = True
+
+    def __str__(self) -> str:
+        return "its save was cancelled"
 
 
 def is_overwritten(error: Exception) -> bool:

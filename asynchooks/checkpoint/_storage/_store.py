@@ -45,7 +45,7 @@ def unlimited(nbytes: int) -> None:
 
 
 def nothing() -> None:
-    """Let the file appear."""
+    """Let it go on: hear that a file is about to appear, or of a commit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,11 +111,12 @@ class BestSaving(StepSaving):
         name = self._name(meta)
         last = hub.get_info("last_ckpt")
         with_step = last is not None and last != folder.url_of(name)
-        entries = self._step_entries(runner, folder, meta) if with_step else {}
-        for each in better:
-            entries[each.best.score_key] = each.score
-            entries[each.best.path_key] = folder.url_of(each.best.prefix + name)
-        with self._claims.claim(hub, entries) as claim:
+        entries = [
+            {e.best.score_key: e.score, e.best.path_key: folder.url_of(e.best.prefix + name)} for e in better
+        ]
+        if with_step:
+            entries.append(self._step_entries(runner, folder, meta))
+        with self._claims.claim(hub, *entries) as claims:
             snapshot = self._capture(runner, meta, is_full=with_step or self.save_best_full)
             best = snapshot
             if isinstance(snapshot, Snapshot) and not self.save_best_full:
@@ -125,10 +126,13 @@ class BestSaving(StepSaving):
         if snapshot is None or best is None:  # of a rank that is not the first
             return None
         numbers = plain_numbers(metrics)
-        saves = [Save(e.best.prefix + name, best, meta, best=e.best, metrics=numbers) for e in better]
+        saves = [
+            Save(e.best.prefix + name, best, meta, claim, best=e.best, metrics=numbers)
+            for e, claim in zip(better, claims, strict=False)
+        ]
         if with_step:
-            saves.append(Save(name, snapshot, meta, keep=self.max_keep_ckpts, metrics=numbers))
-        return claim.kept_by(folder.committing(runner, saves))
+            saves.append(Save(name, snapshot, meta, claims[-1], keep=self.max_keep_ckpts, metrics=numbers))
+        return folder.committing(runner, saves)
 
     def _folder_of(self, runner: Any) -> Folder:
         if self._folder is None:

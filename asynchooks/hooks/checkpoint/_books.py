@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from asynchooks.distributed import broadcast_object, found_by_first
 
@@ -30,45 +30,52 @@ class Claim:
         number: the same on every rank.
         entries: what was written.
         before: what stood there before.
-        part: the save; dead once the executor has dropped it.
-        state: "open", "kept" when the save is committed, "lost" when it failed.
+        is_kept: whether the save is committed, whatever fails afterwards.
+        has_ended: whether there is nothing more to come of it.
     """
 
     number: int
     entries: Mapping[str, Any]
-    before: Mapping[str, Any]
-    part: weakref.ref[BackgroundPart] | None = None
-    state: Literal["open", "kept", "lost"] = "open"
+    before: dict[str, Any]
+    is_kept: bool = False
+    has_ended: bool = False
+    _part: weakref.ref[BackgroundPart] | None = None
 
     @property
     def is_lost(self) -> bool:
         """Whether the save failed, or was dropped before it started."""
-        is_dropped = self.part is not None and self.part() is None
-        return self.state == "lost" or (self.state == "open" and is_dropped)
+        is_dropped = self._part is not None and self._part() is None
+        return (self.has_ended or is_dropped) and not self.is_kept
 
-    def kept_by(self, save: BackgroundPart) -> BackgroundPart:
-        """Return the save as a background part that keeps the claim when it is committed."""
+    def hang_on(self, part: BackgroundPart) -> None:
+        """Have the claim lost when the executor drops the part that saves."""
+        self._part = weakref.ref(part)
 
-        async def save_and_keep() -> None:
-            try:
-                await save()
-            except BaseException:
-                self.state = "lost"
-                raise
-            self.state = "kept"
+    def keep(self) -> None:
+        """Say that the save is committed. Any thread."""
+        self.is_kept = True
 
-        self.part = weakref.ref(save_and_keep)
-        return save_and_keep
+    def end(self) -> None:
+        """Say that the save is over: what is not committed by now is lost. Any thread."""
+        self.has_ended = True
 
-    def withdraw(self, hub: Any) -> None:
-        """Take the entries back, those that nothing has replaced since."""
+    def withdraw(self, hub: Any, standing: Mapping[str, Claim]) -> None:
+        """Take the entries back; of one that was replaced since, so that it does not come back either.
+
+        Args:
+            hub: where they were written.
+            standing: by entry, the claim that came next and is not lost.
+        """
         for key, value in self.entries.items():
-            if hub.get_info(key) != value:
-                continue
-            if self.before[key] is None:
-                hub.pop_info(key)
-            else:
-                hub.update_info(key, self.before[key])
+            later = standing.get(key)
+            if later is not None:
+                if later.before[key] == value:
+                    later.before[key] = self.before[key]
+            elif hub.get_info(key) == value:
+                if self.before[key] is None:
+                    hub.pop_info(key)
+                else:
+                    hub.update_info(key, self.before[key])
 
 
 class Claims:
@@ -84,27 +91,37 @@ class Claims:
         self._made = 0
 
     @contextmanager
-    def claim(self, hub: Any, entries: Mapping[str, Any]) -> Iterator[Claim]:
-        """Write entries to the hub for a capture; take them back when it fails, or there is no room for it."""
+    def claim(self, hub: Any, *entries: Mapping[str, Any]) -> Iterator[list[Claim]]:
+        """Write the entries of each save to the hub, for a capture; take them back when there is no capture."""
+        claims = [self._write(hub, each) for each in entries]
+        try:
+            yield claims
+        except BaseException:
+            for claim in reversed(claims):
+                claim.withdraw(hub, {})
+            # the other ranks are to hear of it
+            claims = [Claim(claim.number, {}, {}, has_ended=True) for claim in claims]
+            raise
+        finally:
+            self._open += claims
+
+    def _write(self, hub: Any, entries: Mapping[str, Any]) -> Claim:
         self._made += 1
         claim = Claim(self._made, entries, {key: hub.get_info(key) for key in entries})
         hub.update_info_dict(entries)
-        try:
-            yield claim
-        except BaseException:
-            claim.withdraw(hub)
-            self._open.append(Claim(claim.number, {}, {}, state="lost"))  # the other ranks are to hear of it
-            raise
-        self._open.append(claim)
+        return claim
 
     def settle(self, hub: Any) -> None:
         """Take back, newest first, what was claimed for saves that will never be committed. A collective."""
-        settled = {claim.number: claim.is_lost for claim in self._open}
-        kept = {claim.number for claim in self._open if claim.state == "kept"}
-        verdicts = broadcast_object({n: is_lost for n, is_lost in settled.items() if is_lost or n in kept})
+        lost = {claim.number: claim.is_lost for claim in self._open}
+        kept = {claim.number for claim in self._open if claim.is_kept}
+        verdicts = broadcast_object({n: is_lost for n, is_lost in lost.items() if is_lost or n in kept})
+        standing: dict[str, Claim] = {}
         for claim in reversed(self._open):
             if verdicts.get(claim.number):
-                claim.withdraw(hub)
+                claim.withdraw(hub, standing)
+            else:
+                standing.update(dict.fromkeys(claim.entries, claim))
         self._open = [claim for claim in self._open if claim.number not in verdicts]
 
 

@@ -22,6 +22,7 @@ from asynchooks.checkpoint import (
     Party,
     ShardSnapshot,
     Snapshot,
+    Store,
     list_checkpoints,
     open_store,
 )
@@ -32,6 +33,7 @@ from asynchooks.execution import current_executor
 if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart
     from asynchooks.hooks.checkpoint._best import Best
+    from asynchooks.hooks.checkpoint._books import Claim
 
 __all__ = ["Folder", "Save"]
 
@@ -47,6 +49,7 @@ class Save:
         name: file name.
         snapshot: what is in it.
         meta: "epoch" and "iter" that are done.
+        claim: what the message hub says of it already.
         keep: how many of its kind are kept; -1 for all.
         best: the metric of which it is the best; None for a checkpoint of the interval.
         metrics: what the validation measured.
@@ -55,6 +58,7 @@ class Save:
     name: str
     snapshot: Snapshot | ShardSnapshot
     meta: Mapping[str, int]
+    claim: Claim
     keep: int = -1
     best: Best | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -64,8 +68,7 @@ class Folder:
     """Where a run's checkpoints go.
 
     Args:
-        url: folder or URL.
-        options: fsspec's options.
+        store: the folder.
         run_id: the run, which a resumed run continues.
         deadline_s: longest time without progress of any call to the store.
         party: the ranks that save shards into it together; None where one process saves.
@@ -74,8 +77,7 @@ class Folder:
 
     def __init__(
         self,
-        url: str,
-        options: Mapping[str, Any],
+        store: Store,
         run_id: str,
         *,
         deadline_s: float,
@@ -84,13 +86,12 @@ class Folder:
     ) -> None:
         self._named_in = named_in
         self._party = party
-        self._options = dict(options)
+        self._store = store
         self._run_id = run_id
         executor = current_executor()
         instrument = None if executor is None else executor.instrument
         self._checkpointer = Checkpointer(
-            url,
-            storage_options=self._options,
+            store,
             run_id=run_id,
             instrument=instrument,
             deadline_s=deadline_s,
@@ -114,7 +115,7 @@ class Folder:
         try:
             await self._checkpointer.release()
         except CheckpointError as error:
-            logger.warning("could not release %s: %s", self._checkpointer.url, error)
+            logger.warning("could not release %s: %s", self._store.url, error)
 
     def close(self) -> None:
         """`release`, when nothing runs in the background any more. Blocks; this thread may have an event loop."""
@@ -123,11 +124,11 @@ class Folder:
 
     def url_of(self, name: str) -> str:
         """Return the address of a checkpoint, as it will be once it is saved."""
-        return f"{self._checkpointer.url.rstrip('/')}/{name}"
+        return f"{self._store.url.rstrip('/')}/{name}"
 
     def committed(self) -> list[CheckpointInfo]:
         """Return this run's committed checkpoints, oldest first. Blocks."""
-        infos = list_checkpoints(self._checkpointer.url, storage_options=self._options)
+        infos = list_checkpoints(self._store)
         return [info for info in infos if info.run_id == self._run_id]
 
     def committing(self, runner: Any, saves: Sequence[Save]) -> BackgroundPart:
@@ -135,12 +136,20 @@ class Folder:
         executor = current_executor()
 
         async def commit() -> None:
-            for save in saves:
-                info = await self._save(save)
-                if executor is not None:
-                    meta = {**save.meta, "metrics": dict(save.metrics), "nbytes": info.nbytes}
-                    executor.fire_nowait("after_save_checkpoint", runner, path=info.url, meta=meta)
+            try:
+                for save in saves:
+                    info = await self._save(save)
+                    if save.best is None:
+                        runner.last_committed = info.url
+                    if executor is not None:
+                        meta = {**save.meta, "metrics": dict(save.metrics), "nbytes": info.nbytes}
+                        executor.fire_nowait("after_save_checkpoint", runner, path=info.url, meta=meta)
+            finally:
+                for save in saves:
+                    save.claim.end()
 
+        for save in saves:
+            save.claim.hang_on(commit)
         return commit
 
     async def _save(self, save: Save) -> CheckpointInfo:
@@ -149,6 +158,7 @@ class Folder:
             "step": save.meta["iter"],
             "epoch": save.meta["epoch"],
             "metrics": save.metrics,
+            "on_commit": save.claim.keep,
         }
         if save.best is not None:
             return await self._checkpointer.save(

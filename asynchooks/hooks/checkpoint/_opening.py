@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asynchooks.distributed import broadcast_object, found_by_first
+from asynchooks.checkpoint import open_store
+from asynchooks.distributed import broadcast_object, found_by_first, tried_by_all
 from asynchooks.errors import ConfigError
 from asynchooks.hooks.checkpoint._folder import Folder
 from asynchooks.hooks.checkpoint._ranks import open_party
@@ -40,20 +42,29 @@ def open_folder(
     """Return the folder of a run's checkpoints, after checking that its store takes them. Blocks; a collective.
 
     Raises:
+        ConfigError: an option or protocol that does not exist.
         StorageError: the store refuses or is not there.
-        RankFailedError: the first rank has found so.
+        RankFailedError: another rank has found so.
     """
     hub, work_dir = runner.message_hub, getattr(runner, "work_dir", None)
     if hub.get_info("run_id") is None:
         hub.update_info("run_id", broadcast_object(uuid.uuid4().hex))
     is_elsewhere = work_dir is not None and "://" not in work_dir and work_dir != url
-    folder = Folder(
-        url,
-        options,
-        hub.get_info("run_id"),
-        deadline_s=deadline_s,
-        party=open_party(url, deadline_s=deadline_s) if form == "sharded" else None,
-        named_in=work_dir if is_elsewhere else None,
+    store = tried_by_all(
+        "open the folder of the checkpoints", partial(open_store, url, options, deadline_s=deadline_s)
     )
-    found_by_first(f"check {url}", folder.check)
+    party = open_party(store.url, deadline_s=deadline_s) if form == "sharded" else None
+    try:
+        folder = Folder(
+            store,
+            hub.get_info("run_id"),
+            deadline_s=deadline_s,
+            party=party,
+            named_in=work_dir if is_elsewhere else None,
+        )
+        found_by_first(f"check {store.url}", folder.check)
+    except BaseException:
+        if party is not None:
+            party.meeting.close()
+        raise
     return folder

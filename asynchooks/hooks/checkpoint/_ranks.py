@@ -43,10 +43,10 @@ def open_party(url: str, *, deadline_s: float) -> Party | None:
     """Return the ranks that save shards into a folder together; None for a process alone. A collective.
 
     Args:
-        url: the folder.
+        url: the folder, without credentials: it stands in the store through which ranks meet, and in messages.
         deadline_s: a rank whose process stands still for so long is lost.
     """
     if world_size() == 1:
         return None
-    session = broadcast_object(uuid.uuid4().hex)
-    return Party(open_rendezvous(f"checkpoints/{url}", deadline_s=deadline_s), session)
+    session, name = broadcast_object((uuid.uuid4().hex, f"checkpoints/{url}"))
+    return Party(open_rendezvous(name, deadline_s=deadline_s), session)

@@ -91,12 +91,12 @@ class StepSaving(Saving):
         folder = self._folder_of(runner)
         self._claims.settle(runner.message_hub)
         entries = {"last_ckpt": folder.url_of(name)} if name else self._step_entries(runner, folder, meta)
-        with self._claims.claim(runner.message_hub, entries) as claim:
+        with self._claims.claim(runner.message_hub, entries) as (claim,):
             snapshot = self._capture(runner, meta)
         if snapshot is None:
             return None
-        save = Save(name or self._name(meta), snapshot, meta, keep=self.max_keep_ckpts)
-        return claim.kept_by(folder.committing(runner, [save]))
+        save = Save(name or self._name(meta), snapshot, meta, claim, keep=self.max_keep_ckpts)
+        return folder.committing(runner, [save])
 
     def _step_entries(self, runner: Any, folder: Folder, meta: Mapping[str, int]) -> dict[str, Any]:
         entries: dict[str, Any] = {"last_ckpt": folder.url_of(self._name(meta))}

@@ -16,6 +16,7 @@ from asynchooks.optim._schedulers._decaying import (
     StepParamScheduler,
 )
 from asynchooks.optim._schedulers._group_scheduler import GroupScheduler
+from asynchooks.optim._schedulers._pace import Pace
 from asynchooks.optim._schedulers._param_scheduler import ParamScheduler
 from asynchooks.optim._schedulers._targets import (
     ConstantLR,
@@ -63,6 +64,7 @@ __all__ = [
     "MultiStepParamScheduler",
     "OneCycleLR",
     "OneCycleParamScheduler",
+    "Pace",
     "ParamScheduler",
     "PolyLR",
     "PolyMomentum",

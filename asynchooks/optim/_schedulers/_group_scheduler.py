@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from asynchooks.errors import ConfigError
 from asynchooks.optim._group_value import GroupValue
+from asynchooks.optim._schedulers._pace import Pace
 from asynchooks.optim._schedulers._param_scheduler import ParamScheduler
 
 __all__ = ["FOREVER", "GroupScheduler", "per_group", "range_length"]
@@ -41,6 +42,7 @@ class GroupScheduler(ParamScheduler):
 
     Attributes:
         base_values: each group's value from before every schedule, noted in the group as ``initial_<param_name>``.
+        pace: how the steps of a schedule by iteration go with the epochs that its length is from; else None.
 
     Raises:
         TypeError: ``optimizer`` has no parameter groups.
@@ -53,6 +55,8 @@ class GroupScheduler(ParamScheduler):
     length_name: ClassVar[str | None] = None
     # Whether the length matters to the values at all.
     needs_length: ClassVar[bool] = False
+
+    pace: Pace | None = None
 
     def __init__(
         self,
@@ -111,20 +115,40 @@ class GroupScheduler(ParamScheduler):
         end = int(end * epoch_length) if end < FOREVER else end
         return cls(*args, begin=int(begin * epoch_length), end=end, by_epoch=False, **kwargs)
 
+    def step(self, metrics: Mapping[str, Any] | None = None) -> None:
+        """Move on by one step, or by as many as the pace says; outside the range, only count."""
+        for _ in range(1 if self.pace is None else self.pace.steps_due()):
+            super().step(metrics)
+
     def get_last_value(self) -> list[float]:
         """Return the scheduled value of each parameter group."""
         return [self._value.read(group) for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, the base values and torch's own state: plain values, nothing of it live."""
-        return {**super().state_dict(), "base_values": list(self.base_values)}
+        state = {**super().state_dict(), "base_values": list(self.base_values)}
+        return state if self.pace is None else {**state, "pace": self.pace.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load the position. The optimizer's groups are not touched: they have a state of their own."""
+        if self.pace is not None and "pace" in state_dict:
+            self._take_up_pace(self.pace, state_dict["pace"])
         self.base_values = list(state_dict.get("base_values", self.base_values))
         if state_dict.get("scheduler") is not None and self._scheduler is None:
             self._scheduler = self._create_on_proxy()
         super().load_state_dict(state_dict)
+
+    def _take_up_pace(self, pace: Pace, state: Mapping[str, int]) -> None:
+        """Become the schedule of epochs of another length, where the state is of such a one."""
+        before = pace.unit
+        pace.load_state_dict(state)
+        if pace.unit == before:
+            return
+        groups = [dict(group) for group in self.optimizer.param_groups]
+        twin = pace.build(pace.unit)
+        for group, values in zip(self.optimizer.param_groups, groups, strict=True):
+            group.update(values)
+        self.begin, self.end, self._create, self._scheduler = twin.begin, twin.end, twin._create, None  # noqa: SLF001
 
     def _locate(self, optimizer: Any) -> GroupValue:
         return GroupValue(self.param_name)

@@ -246,6 +246,8 @@ class BaseRunner(SavedRun, HookRegistration):
         self.stop_training = False
         self._begin(phases, data_loaders)
         with self._session():
+            if self.together is not None:
+                self.together.begin()
             for point in ("before_run", "before_train"):
                 self.call_hook(point)
                 self._take_up_position()  # a hook may have resumed the run, as MMCV's EMAHook does
@@ -298,6 +300,12 @@ class BaseRunner(SavedRun, HookRegistration):
     @abstractmethod
     def _run_phases(self, options: Mapping[str, Any]) -> None:
         """Run phase after phase to the end."""
+
+    def _is_stopping(self, *, settled: bool) -> bool:
+        """Whether the training ends here; the same on every rank. ``settled``: waits until all have said."""
+        if self.together is not None:
+            self.stop_training = self.together.stops(self.stop_training, settled=settled)
+        return self.stop_training
 
     def _is_mode(self, mode: str) -> bool:
         return callable(getattr(self, mode, None))

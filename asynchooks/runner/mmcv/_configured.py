@@ -7,11 +7,13 @@ Decides which entries of such a configuration are read, and names those that are
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from asynchooks.config import Config, import_modules
+from asynchooks.distributed import world_size
 from asynchooks.errors import ConfigError, did_you_mean
 from asynchooks.registry import MODELS
 from asynchooks.runner._config import reject_unknown
@@ -87,6 +89,13 @@ class ConfiguredRun:
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         _check(cfg)
+        ranks = max(world_size(), int(os.environ.get("WORLD_SIZE") or 1))
+        if ranks > 1 and isinstance(cfg.get("model"), Mapping):
+            raise ConfigError(
+                f"{ranks} ranks would each train a model of their own: a configuration of MMCV's form trains in one "
+                "process. Start it without torchrun; or write it in MMEngine's form, for which Runner wraps the "
+                "model; or build EpochBasedRunner with a model that you have wrapped."
+            )
         if cfg.get("custom_imports"):
             import_modules(cfg["custom_imports"], source=getattr(cfg, "filename", None))
         self._cfg = cfg

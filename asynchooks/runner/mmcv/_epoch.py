@@ -120,7 +120,7 @@ class EpochBasedRunner(BaseRunner):
             getattr(self, mode)(workflow.feeds[workflow.index].loader, **options)
 
     def _is_done(self) -> bool:
-        return self.stop_training or self._epoch >= (self._max_epochs or 0)
+        return self._is_stopping(settled=True) or self._epoch >= (self._max_epochs or 0)
 
     def _iters_of(self, loader: Any) -> int | None:
         length = length_of(loader)

@@ -149,7 +149,7 @@ class IterBasedRunner(BaseRunner):
         self.call_hook("after_train_epoch")
 
     def _is_done(self) -> bool:
-        return self.stop_training or self._iter >= (self._max_iters or 0)
+        return self._is_stopping(settled=False) or self._iter >= (self._max_iters or 0)
 
     def _resume_counters(self, epoch: int, iteration: int) -> None:
         self._inner_iter = iteration
