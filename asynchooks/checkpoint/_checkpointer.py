@@ -19,7 +19,7 @@ import torch
 
 from asynchooks import _version
 from asynchooks.checkpoint._capture._staging import shared_staging
-from asynchooks.checkpoint._catalog import committed, info_of, url_of
+from asynchooks.checkpoint._catalog import committed, url_of
 from asynchooks.checkpoint._commit import (
     check_layout,
     give_up,
@@ -34,11 +34,13 @@ from asynchooks.checkpoint._manifest import CheckpointInfo, Manifest, SavedAs
 from asynchooks.checkpoint._ownership import Ownership
 from asynchooks.checkpoint._persist import Persist
 from asynchooks.checkpoint._prune import judge_in, remove_judged
+from asynchooks.checkpoint._report import Report
 from asynchooks.checkpoint._request import Request, at_step, behind_commit, checked
 from asynchooks.checkpoint._serialize import Serialized, serialize
 from asynchooks.checkpoint._storage import Stopped, Store, WriterChoice, nothing, open_store
 from asynchooks.checkpoint._transfer import Transfer
-from asynchooks.errors import CheckpointError
+from asynchooks.checkpoint._turns import Turns
+from asynchooks.errors import CheckpointError, ConfigError
 from asynchooks.instrument import Instrument, Span, SpanKind
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ _DEADLINE_S = 120.0
 
 
 class Checkpointer:
-    """Saves snapshots into one folder of a store, one at a time.
+    """Saves snapshots into one folder of a store, one at a time, on whatever event loops and threads it is called.
 
     Making one opens no connection; `check` finds out early whether the store takes writes.
 
@@ -96,12 +98,11 @@ class Checkpointer:
         self._ownership = Ownership(self._store, self._run_id)
         self._instrument = instrument
         self._deadline_s = deadline_s
-        self._one_at_a_time = anyio.Lock()
+        self._turns = Turns()
+        self._report = Report(self._store)
         self._known: dict[str, tuple[Entry, Manifest]] = {}
-        self._previous: Manifest | None = None
         self._party = party
         self._created_ns = 0
-        self._warned_unsafe = False
 
     @property
     def url(self) -> str:
@@ -144,15 +145,15 @@ class Checkpointer:
             to do. When only the pointer or the pruning failed, a note on the error says that the checkpoint
             is committed. CheckpointConflictError: another process writes to this folder; nothing of this save
             is visible. RankFailedError, RankLostError: another rank could not write its shards, or died.
+            ConfigError: shards of more or fewer ranks than the party's.
         """
         request = checked(snapshot, name, step, epoch, metrics, pointer, keep, group, on_commit)
         save = partial(self._save, request)
         async with AsyncExitStack() as stack:
             if request.snapshot.layout == "sharded":
-                save = partial(
-                    self._save_shards, request, await stack.enter_async_context(self._place(request))
-                )
-            await stack.enter_async_context(self._one_at_a_time)
+                place = self._place(request, cast("ShardSnapshot", snapshot).plan.world_size)
+                save = partial(self._save_shards, request, await stack.enter_async_context(place))
+            await stack.enter_async_context(self._turns.take())
             transfer = Transfer(
                 f"saving {url_of(self._store, name)} (step {step})", deadline_s=self._deadline_s
             )
@@ -201,7 +202,7 @@ class Checkpointer:
             for step in steps:
                 await transfer.call(step, stoppable=True)
 
-        async with self._one_at_a_time:
+        async with self._turns.take():
             await transfer.run(take_all)
 
     async def _save(self, request: Request, transfer: Transfer) -> CheckpointInfo:
@@ -210,12 +211,15 @@ class Checkpointer:
         with self._span("persist", request.step, request.name, serialized.content.nbytes):
             manifest = await self._persist(draft, serialized, transfer)
         with self._span("commit", request.step, request.name, manifest.nbytes):
-            on_commit = transfer.unless_abandoned(request.on_commit)
-            await transfer.call(partial(publish, self._store, manifest, on_commit=on_commit))
-        info = self._report(request, manifest)
+            await transfer.call(
+                partial(publish, self._store, manifest, on_commit=request.on_commit, progress=transfer.moved)
+            )
+        info = self._report.tell(request, manifest)
         with behind_commit(info):
             if request.pointer is not None:
-                await transfer.call(partial(point, self._store, request.pointer, manifest.name))
+                await transfer.call(
+                    partial(point, self._store, request.pointer, manifest.name, progress=transfer.moved)
+                )
             if request.keep is not None:
                 with self._span("prune", request.step, request.name, manifest.nbytes):
                     await transfer.call(
@@ -223,11 +227,16 @@ class Checkpointer:
                     )
         return info
 
-    def _place(self, request: Request) -> AbstractAsyncContextManager[Place]:
+    def _place(self, request: Request, world_size: int) -> AbstractAsyncContextManager[Place]:
         """This save's place among those of the party, from now on."""
         from asynchooks.checkpoint._sharded._saving import Party
 
         self._party = self._party or Party.alone()
+        if self._party.meeting.world_size != world_size:
+            raise ConfigError(
+                f"step {request.step}: {request.name} is planned for {world_size} ranks, and this Checkpointer saves "
+                f"with {self._party.meeting.world_size}: give Checkpointer(party=Party(...)), of all ranks."
+            )
         return self._party.place(f"step {request.step}: {url_of(self._store, request.name)}")
 
     async def _save_shards(self, request: Request, place: Place, transfer: Transfer) -> CheckpointInfo:
@@ -255,28 +264,35 @@ class Checkpointer:
         nfiles = len(files) + 1
         draft = replace(self._draft(request, save_id), world_size=len(files))
         manifest = replace(draft, files=(*files, metadata_file(metadata, nfiles=nfiles)))
-        renew = transfer.unless_abandoned(partial(self._ownership.renew, request.step))
+
+        def before_visible() -> None:
+            transfer.moved(1)
+            self._ownership.renew(request.step)
+            transfer.moved(1)
+
         transfer.must_finish()
         with self._span("commit", request.step, request.name, manifest.nbytes):
             check_layout(self._store, request.name, "sharded")
-            replaced = settle(self._store, request.name)
+            transfer.moved(1)
+            replaced = settle(self._store, request.name, progress=transfer.moved)
             try:
                 publish_sharded(
                     self._store,
                     manifest,
                     metadata,
                     replaced,
-                    before_visible=renew,
-                    on_commit=transfer.unless_abandoned(request.on_commit),
+                    before_visible=before_visible,
+                    on_commit=request.on_commit,
                     progress=transfer.moved,
                 )
             except CheckpointError:
-                give_up(self._store, manifest)
+                if not transfer.has_abandoned:  # else what stands there may be a later save's
+                    give_up(self._store, manifest)
                 raise
-        info = self._report(request, manifest)
+        info = self._report.tell(request, manifest)
         with behind_commit(info):
             if request.pointer is not None:
-                point(self._store, request.pointer, manifest.name)
+                point(self._store, request.pointer, manifest.name, progress=transfer.moved)
             if request.keep is not None:
                 with self._span("prune", request.step, request.name, manifest.nbytes):
                     self._prune(request.keep, manifest, transfer.moved)
@@ -291,10 +307,10 @@ class Checkpointer:
 
     def _draft(self, request: Request, save_id: str) -> Manifest:
         """The manifest without what is only known when the data is there."""
+        there_ns = 0
         if not self._created_ns:  # what is saved now is newer than all that is there, whatever clocks said
-            found = committed(self._store, known=self._known)
-            self._created_ns = max((manifest.created_ns for manifest in found), default=0)
-        self._created_ns = max(time.time_ns(), self._created_ns + 1)
+            there_ns = max((manifest.created_ns for manifest in self._committed()), default=0)
+        self._created_ns = max(time.time_ns(), there_ns + 1, self._created_ns + 1)
         return Manifest(
             name=request.name,
             step=request.step,
@@ -332,9 +348,15 @@ class Checkpointer:
             self._instrument.count("checkpoint.bytes", manifest.nbytes)
         return manifest
 
+    def _committed(self) -> list[Manifest]:
+        known = dict(self._known)  # a call that was left behind may still be at its own
+        found = committed(self._store, known=known)
+        self._known = known
+        return found
+
     def _prune(self, policy: RetentionPolicy, saved: Manifest, progress: Progress) -> None:
         """Delete what may go. Called on a worker thread, after `saved` is committed and pointed to."""
-        manifests = committed(self._store, known=self._known)
+        manifests = self._committed()
         progress(1)
         self._created_ns = max(self._created_ns, *(manifest.created_ns for manifest in manifests))
         mine = [
@@ -346,39 +368,6 @@ class Checkpointer:
         for info in remove_judged(self._store, mine, verdicts, progress=progress):
             logger.info("step %d: pruned %s", saved.step, info.url)
             progress(1)
-
-    def _report(self, request: Request, manifest: Manifest) -> CheckpointInfo:
-        self._report_oddities(request, manifest)
-        self._previous = manifest
-        info = info_of(self._store, manifest)
-        logger.info("step %d: saved %s (%d bytes)", info.step, info.url, info.nbytes)
-        return info
-
-    def _report_oddities(self, request: Request, manifest: Manifest) -> None:
-        if request.snapshot.unsafe and not self._warned_unsafe:
-            self._warned_unsafe = True
-            logger.warning(
-                "step %d: %s holds what torch.load(weights_only=True) refuses, so that restoring it needs "
-                "weights_only=False: %s",
-                request.step,
-                request.name,
-                "; ".join(request.snapshot.unsafe),
-            )
-        before = self._previous
-        if (
-            before is not None
-            and manifest.tensors
-            and before.tensors == manifest.tensors
-            and before.step != manifest.step
-        ):
-            logger.warning(
-                "step %d: %s holds bit-identical tensors to %s of step %d: nothing was trained between them, "
-                "or the state was captured wrongly",
-                manifest.step,
-                manifest.name,
-                before.name,
-                before.step,
-            )
 
     @contextmanager
     def _span(self, kind: SpanKind, step: int, name: str, nbytes: int) -> Iterator[None]:

@@ -87,9 +87,20 @@ def withdraw(store: Store, manifest: Manifest) -> bool:
     return True
 
 
-def publish(store: Store, manifest: Manifest, *, on_commit: Callable[[], None] = nothing) -> None:
-    """After the data is durable: write the manifest. From here on the checkpoint is committed: `on_commit`."""
-    store.put(manifest_name(manifest.name), Content.of(manifest.to_json()))
+def publish(
+    store: Store,
+    manifest: Manifest,
+    *,
+    on_commit: Callable[[], None] = nothing,
+    progress: Progress = unlimited,
+) -> None:
+    """After the data is durable: write the manifest. From here on the checkpoint is committed: `on_commit`.
+
+    `progress` is told of 1 before it is visible and once it is; what it raises stops there.
+    """
+    content = Content.of(manifest.to_json())
+    store.put(manifest_name(manifest.name), content, before_visible=partial(progress, 1))
+    progress(1)
     on_commit()
     store.delete(next_manifest_name(manifest.name))
 
@@ -114,15 +125,17 @@ def check_layout(store: Store, name: str, layout: Layout) -> None:
         )
 
 
-def settle(store: Store, name: str) -> Manifest | None:
+def settle(store: Store, name: str, *, progress: Progress = unlimited) -> Manifest | None:
     """Before a sharded save: finish what a killed one of that name left half done, so that its place may be taken.
 
     Returns what is committed there now: what `publish_sharded` replaces. Data files of the killed one that do not
-    count stay for `sweep`.
+    count stay for `sweep`. `progress` as of `publish`.
     """
     found = find_committed(store, name)
     if found is not None and next_manifest_name(name) in store.entries():
-        publish(store, found)  # else `announce` would take the description of what is there away
+        publish(
+            store, found, progress=progress
+        )  # else `announce` would take the description of what is there away
     return found
 
 
@@ -168,12 +181,12 @@ def publish_sharded(
     """When the data files of all ranks are durable: make the checkpoint exist, in place of `replaced`.
 
     First rank only. When it raises before the manifest is there, `withdraw` says whether the data files may go.
-    `progress` is told of 1 for each step and each deletion.
+    `progress` is told of 1 for each step and each deletion; what it raises stops in between.
     """
     steps = (
         partial(announce, store, manifest),
         partial(put_metadata, store, manifest, metadata, before_visible=before_visible),
-        partial(publish, store, manifest, on_commit=on_commit),
+        partial(publish, store, manifest, on_commit=on_commit, progress=progress),
         partial(clear_replaced, store, manifest, replaced, progress=progress),
     )
     for step in steps:
@@ -212,9 +225,13 @@ def delete_files(store: Store, names: Sequence[str], *, progress: Progress = unl
             threads.shutdown(cancel_futures=True)
 
 
-def point(store: Store, pointer: SavedAs, name: str) -> None:
-    """Replace a pointer file: one line, the checkpoint's absolute path or URL, as MMEngine's users know it."""
-    store.put(pointer_name(pointer), Content.of(url_of(store, name).encode()))
+def point(store: Store, pointer: SavedAs, name: str, *, progress: Progress = unlimited) -> None:
+    """Replace a pointer file: one line, the checkpoint's absolute path or URL, as MMEngine's users know it.
+
+    `progress` is told of 1 before it is visible; what it raises stops it.
+    """
+    content = Content.of(url_of(store, name).encode())
+    store.put(pointer_name(pointer), content, before_visible=partial(progress, 1))
 
 
 def remove(

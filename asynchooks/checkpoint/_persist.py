@@ -74,6 +74,7 @@ class Persist:
             self._renew_claim()
             self._announced = manifest
             announce(self._store, manifest)
+            progress(0)
 
         self._store.put(
             self._draft.name, self._serialized.content, progress=progress, before_visible=before_visible

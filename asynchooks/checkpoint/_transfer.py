@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Transfer:
-    """The calls of one save. Made and used on the event loop; `progress` alone is called on worker threads.
+    """The calls of one save. Made and used on the event loop; what says so is called on worker threads.
 
     Args:
         what: names the work and the place in messages.
@@ -53,10 +53,10 @@ class Transfer:
         """Count what the store took. Called on the worker thread; raises to stop the call."""
         if self._stop:
             raise Stopped
-        self._moved_bytes += nbytes
+        self.moved(nbytes)
 
     def moved(self, nbytes: int) -> None:
-        """Count as `progress` does; raises `Stopped` only where the call was left behind, not for a cancellation."""
+        """Count as `progress` does; stop the call only where it was left behind, and nobody waits for it any more."""
         if self._abandoned:
             raise Stopped
         self._moved_bytes += nbytes
@@ -73,16 +73,6 @@ class Transfer:
     def be_patient(self) -> None:
         """Set the running call no deadline any more: it waits for other processes, and knows how long. Any thread."""
         self._is_patient = True
-
-    def unless_abandoned(self, function: Callable[[], None]) -> Callable[[], None]:
-        """The function, for a call that may be left behind: then it raises `Stopped` and does nothing. Any thread."""
-
-        def guarded() -> None:
-            if self._abandoned:
-                raise Stopped
-            function()
-
-        return guarded
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run the whole work shielded: cancellation stops the stoppable call in it, and nothing else.

@@ -232,56 +232,6 @@ def test_a_wedged_store_becomes_an_error(tmp_path: Path) -> None:
         anyio.run(save)
 
 
-def _save_given_up(folder: Path, wedge: str) -> None:
-    """A save whose write of the data hangs past the deadline, and goes on after it was given up."""
-    released, done = threading.Event(), threading.Event()
-
-    class Late(FaultyStore):
-        def put(self, name: str, content: Any, **options: Any) -> None:
-            if name != "a.pth":
-                self.inner.put(name, content, **options)
-                return
-
-            def before_visible() -> None:
-                if wedge == "before announcing":
-                    released.wait(30)
-                options["before_visible"]()
-                if wedge == "after announcing":
-                    released.wait(30)
-
-            try:
-                self.inner.put(name, content, before_visible=before_visible)
-            finally:
-                done.set()
-
-    async def save() -> None:
-        try:
-            await Checkpointer(Late(open_store(folder)), deadline_s=0.2).save(
-                snapshot(), name="a.pth", step=4
-            )
-        finally:
-            released.set()
-
-    with pytest.raises(StorageUnavailableError):
-        anyio.run(save)
-    assert done.wait(30)
-
-
-def test_data_of_a_save_that_was_given_up_does_not_appear(tmp_path: Path) -> None:
-    _save_given_up(tmp_path, "before announcing")
-
-    assert [path.name for path in tmp_path.iterdir()] == [OWNER_FILE]
-
-
-def test_data_that_appears_after_its_save_was_given_up_is_a_leftover_for_sweep(tmp_path: Path) -> None:
-    _save_given_up(tmp_path, "after announcing")
-
-    assert (tmp_path / "a.pth").exists()
-    assert names(tmp_path) == []
-    assert sweep(tmp_path, older_than_s=-60) == ["a.pth", "a.pth.manifest.next.json"]
-    assert [path.name for path in tmp_path.iterdir()] == [OWNER_FILE]
-
-
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [

@@ -1,6 +1,5 @@
 """Real refusals: full and read-only disks, wrong keys, missing buckets, servers that are gone or silent."""
 
-import logging
 import os
 import resource
 import socket
@@ -12,10 +11,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,15 +21,10 @@ from asynchooks.checkpoint import (
     Checkpointer,
     Content,
     KeepLast,
-    Planning,
     Snapshot,
     capture,
-    capture_shards,
     find_latest,
-    list_checkpoints,
     open_store,
-    plan_shards,
-    read_pointer,
 )
 from asynchooks.checkpoint._owner import OWNER_FILE
 from asynchooks.errors import (
@@ -45,7 +37,6 @@ from asynchooks.errors import (
     StorageUnavailableError,
 )
 from asynchooks.testing import Fault, FaultyLink, FaultyStore, LinkFault, S3Server
-from tests.threads import join_threads
 
 
 def snapshot(step: int, rows: int = 8) -> Snapshot:
@@ -281,49 +272,6 @@ def test_a_file_that_is_overwritten_while_it_is_read_is_told_as_that(
             list(pieces)
 
     assert b"".join(store.read("a.pth")) == bytes(1000)
-
-
-@pytest.mark.parametrize("layout", ["single", "sharded"])
-def test_nothing_follows_a_manifest_that_comes_after_its_save_was_given_up(
-    tmp_path: Path, layout: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    let_go = threading.Event()
-
-    class HoldsTheSecondManifest(FaultyStore):
-        __slots__ = ()
-
-        def put(self, name: str, content: Any, **options: Any) -> None:
-            if name == "b.manifest.json":
-                let_go.wait(30)
-            self.inner.put(name, content, **options)
-
-    def save(name: str, step: int) -> None:
-        state = {"w": torch.full((3,), float(step))}
-        taken = capture(state) if layout == "single" else capture_shards(plan_shards(state, planning))
-        saves.save_sync(
-            taken,
-            name=name,
-            step=step,
-            pointer="last",
-            keep=KeepLast(2),
-            on_commit=partial(heard.append, name),
-        )
-
-    heard: list[str] = []
-    planning = Planning()
-    saves = Checkpointer(HoldsTheSecondManifest(open_store(tmp_path), []), deadline_s=0.5)
-    with caplog.at_level(logging.INFO):
-        save("a", 1)
-        with pytest.raises(StorageUnavailableError):
-            save("b", 2)
-        save("c", 3)
-        let_go.set()
-        join_threads("AnyIO worker thread")
-
-    assert read_pointer(tmp_path) == str(tmp_path / "c")
-    assert heard == ["a", "c"]
-    assert "step 2: saved" not in caplog.text
-    assert {info.name for info in list_checkpoints(tmp_path)} == {"a", "b", "c"}
 
 
 def test_a_stopped_upload_that_cannot_be_aborted_tells_why_it_was_stopped() -> None:

@@ -363,6 +363,18 @@ def test_a_folder_says_what_is_in_its_folders(local: Store) -> None:
     assert "cut short before its commit" in reasons["young/"]
 
 
+def test_a_folder_of_nothing_but_temporary_files_is_told_and_counted(local: Store) -> None:
+    for name in ("iter_1", "other_run"):
+        nesting(local).folder(name).put(f".asynchooks-{'0' * 32}.tmp", Content.of(b"half"))
+    nesting(local).folder("other_run").put("a.pth", Content.of(b"whole"))
+
+    contents = inspect_folder(local)
+    assert [(other.name, other.kind, other.nbytes) for other in contents.others] == [
+        ("iter_1/", "unfinished", 4)
+    ]
+    assert contents.nbytes == 4
+
+
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 def test_a_folder_that_dcp_itself_wrote_is_foreign_and_stays(local: Store, tmp_path: Path) -> None:
     dcp_save({"w": torch.ones(2)}, checkpoint_id=tmp_path / "run" / "iter_1", no_dist=True)

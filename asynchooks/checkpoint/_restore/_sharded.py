@@ -11,8 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.distributed.checkpoint._nested_dict import flatten_state_dict
-from torch.distributed.checkpoint._traverse import set_element
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, MetadataIndex, TensorStorageMetadata
 from torch.distributed.checkpoint.planner_helpers import _create_read_items
 from torch.distributed.checkpoint.utils import find_state_dict_object
@@ -22,6 +20,7 @@ from asynchooks.checkpoint._restore._inplace import described, misfit_error, sha
 from asynchooks.checkpoint._restore._reading import Reading
 from asynchooks.checkpoint._restore._selection import select
 from asynchooks.checkpoint._sharded._filling import ObjectWanted, TensorWanted, read_wanted
+from asynchooks.checkpoint._sharded._flat import is_one_object, name_of, parts_of
 from asynchooks.checkpoint._sharded._folder import Folder, check_whole
 from asynchooks.checkpoint._sharded._reader import place_of, tensor_wanted
 from asynchooks.checkpoint._storage import nesting
@@ -123,7 +122,9 @@ class _Loading:
         Raises:
             ForeignCheckpointError: they are not those of the file; lists what differs.
         """
-        flat, paths = flatten_state_dict(into)
+        found = parts_of(into, lambda path, here: name_of(path) in wanted and is_one_object(here))
+        parts = {name_of(path): (path, value) for path, value in found}
+        flat = {fqn: value for fqn, (_, value) in parts.items()}
         missing = [fqn for fqn in flat if fqn not in wanted]
         unexpected = [fqn for fqn in wanted if fqn not in flat]
         different = [
@@ -140,7 +141,7 @@ class _Loading:
                 self._tensor(fqn, entry, value)
             else:
                 self._object(fqn, partial(setattr, wanted[fqn], "value"))
-                self._after.append(partial(_set, into, paths[fqn], wanted[fqn]))
+                self._after.append(partial(_set, into, parts[fqn][0], wanted[fqn]))
 
     def read(self, weights_only: bool, progress: Progress) -> None:  # noqa: FBT001 - passed on
         """Read all that was planned."""
@@ -175,8 +176,10 @@ class _Loading:
         self._objects.append(ObjectWanted(place, take))
 
 
-def _set(into: dict[str, Any], path: Any, leaf: _Leaf) -> None:
-    set_element(into, path, leaf.value)
+def _set(into: Any, path: tuple[Any, ...], leaf: _Leaf) -> None:
+    for key in path[:-1]:
+        into = into[key]
+    into[path[-1]] = leaf.value
 
 
 def _nested(metadata: Metadata, where: str) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import torch
-from torch.distributed.checkpoint._nested_dict import flatten_state_dict
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner, create_default_local_save_plan
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemType
 from torch.distributed.tensor import DTensor
 
+from asynchooks.checkpoint._sharded._flat import is_odd, is_one_object, name_of, parts_of
 from asynchooks.checkpoint._sharded._layout import check_strided
 from asynchooks.errors import CaptureError
 
@@ -27,6 +27,8 @@ __all__ = ["Alone", "Planning", "RankPlan", "Talk"]
 
 _LEAVES = frozenset({torch.Tensor, torch.nn.Parameter, DTensor, int, float, bool, str, type(None), tuple})
 """Types of what is never flattened further."""
+
+_TEXT = frozenset({str})
 
 
 class Talk(Protocol):
@@ -57,15 +59,15 @@ class RankPlan:
 
     Attributes:
         items: DCP's, this rank's alone.
+        world_size: how many ranks write.
         metadata: of the whole checkpoint, without places; on the first rank.
         everyone: the items of every rank; on the first rank.
-        ranks: how many planned together.
     """
 
     items: tuple[WriteItem, ...]
+    world_size: int = 1
     metadata: Metadata | None = None
     everyone: tuple[tuple[WriteItem, ...], ...] = ()
-    ranks: int = 1
 
     @cached_property
     def tensors(self) -> dict[str, MetadataIndex]:
@@ -140,7 +142,7 @@ class Planning:
 
 
 def flattened(state: Mapping[str, Any], objects: Collection[str] = (), of_ranks: str = "") -> dict[str, Any]:
-    """The parts of a state by their names in the checkpoint: those that DCP's `flatten_state_dict` gives them.
+    """The parts of a state by their names in the checkpoint, see `parts_of`. Raises nothing: `paths_in` does.
 
     Args:
         state: nested dicts and lists.
@@ -150,12 +152,13 @@ def flattened(state: Mapping[str, Any], objects: Collection[str] = (), of_ranks:
     nested, whole = _apart(state, objects, of_ranks)
     flat: dict[str, Any] = {}
     for key, value in nested.items():
-        if type(value) in (dict, OrderedDict) and _LEAVES.issuperset(map(type, value.values())):
-            # in a sixth of the time of DCP's walk
+        if type(value) in (dict, OrderedDict) and value and _is_plain(value):
+            # in a sixth of the time of the walk
             flat.update((f"{key}.{name}", part) for name, part in value.items())
         else:
-            flat.update(flatten_state_dict({key: value})[0])
-    flat.update((".".join(map(str, path)), value) for path, value in whole)
+            parts = parts_of({key: value}, lambda _, mapping: is_one_object(mapping))
+            flat.update((name_of(path), part) for path, part in parts)
+    flat.update((name_of(path), value) for path, value in whole)
     return flat
 
 
@@ -165,11 +168,31 @@ def paths_in(
     """The keys on the way to each part; arguments as of `flattened`.
 
     Raises:
-        ValueError: two parts have one name.
+        CaptureError: two parts have one name, or a dict with tensors in it has keys that would come back as strings.
     """
     nested, whole = _apart(state, objects, of_ranks)
-    paths: dict[str, tuple[Any, ...]] = flatten_state_dict(nested)[1]
-    return {**paths, **{".".join(map(str, path)): path for path, _ in whole}}
+    paths: dict[str, tuple[Any, ...]] = {}
+    for path, _ in (*parts_of(nested, _is_one_or_refused), *whole):
+        if (name := name_of(path)) in paths:
+            raise CaptureError(f"two parts have the name {name!r}")
+        paths[name] = path
+    return paths
+
+
+def _is_one_or_refused(path: tuple[Any, ...], mapping: Mapping[Any, Any]) -> bool:
+    if path and is_one_object(mapping):
+        return True
+    if mapping and is_odd(mapping):
+        key = next(key for key in mapping if type(key) is not str)
+        raise CaptureError(
+            f"{name_of(path) or 'the state'} has the key {key!r}, which would come back as {str(key)!r}. "
+            "Give what holds tensors strings as keys."
+        )
+    return False
+
+
+def _is_plain(mapping: Mapping[Any, Any]) -> bool:
+    return _TEXT.issuperset(map(type, mapping)) and _LEAVES.issuperset(map(type, mapping.values()))
 
 
 def _apart(
@@ -181,7 +204,7 @@ def _apart(
     for name, value in state.items():
         if name in objects:
             whole.append(((name,), value))
-        elif f"{name}.*" not in objects:
+        elif f"{name}.*" not in objects or not value:
             nested[name] = value
         else:
             for key, inner in value.items():
@@ -220,9 +243,8 @@ def _decide(plans: list[Any]) -> list[Any]:
     except (ValueError, AssertionError) as error:
         return [f"{error}"] * len(plans)
     everyone = tuple(tuple(plan.items) for plan in shared)
-    ranks = len(everyone)
-    first = RankPlan(everyone[0], metadata, everyone, ranks)
-    return [first, *(RankPlan(items, ranks=ranks) for items in everyone[1:])]
+    first = RankPlan(everyone[0], len(plans), metadata, everyone)
+    return [first, *(RankPlan(items, len(plans)) for items in everyone[1:])]
 
 
 def _shapes(flat: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:

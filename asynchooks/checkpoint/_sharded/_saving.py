@@ -21,7 +21,7 @@ from asynchooks.checkpoint._sharded._datafile import data_name, write_data
 from asynchooks.checkpoint._sharded._results import Teller, Told
 from asynchooks.checkpoint._storage import Share, Stopped, nesting, shared
 from asynchooks.distributed import Rendezvous, Round
-from asynchooks.errors import CheckpointError, ConfigError, DistributedError
+from asynchooks.errors import CheckpointError, DistributedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -139,17 +139,11 @@ def take_part(
         decided: called when it is known what became of the save: what follows waits for other ranks, never for long.
 
     Raises:
-        ConfigError: the party has not as many ranks as have planned the save.
         CheckpointError: this rank could not write or commit.
         RankFailedError, RankLostError: another one could not, or died.
     """
     party, what = place.party, place.what
     meeting = party.meeting
-    if shards.plan.ranks != meeting.world_size:
-        raise ConfigError(
-            f"{what}: {shards.plan.ranks} ranks have planned this save, and {meeting.world_size} would write it. "
-            "Give the Checkpointer of each rank a party= of all of them: Party(open_rendezvous(...), session)."
-        )
     folder = shared(nesting(store).folder(name), Share(meeting.rank, meeting.world_size))
     with meeting.round(what, number=place.number) as round_:
         save_id = digest([f"{party.session}/{name}/{round_.number}".encode()])
