@@ -176,7 +176,11 @@ class _FileReader:
     def _job(self, key: tuple[int, int], wanted: list[TensorWanted], known: _Known) -> _Job:
         offset, length = key
         item = Item(self._shown(key), length, lambda start, end: known.bytes(offset + start, offset + end))
-        placed = tensor_in(item)
+        try:
+            placed = tensor_in(item)
+        except ForeignCheckpointError:
+            self._compare(key)  # what is damaged looks foreign
+            raise
         first = wanted[0]
         if placed.tensor.shape != first.chunk.sizes or placed.tensor.dtype != first.dtype:
             raise CorruptCheckpointError(
@@ -193,6 +197,14 @@ class _FileReader:
         ]
         span = (start + min(first for first, _ in ends), start + max(end for _, end in ends))
         return _Job(offset, length, placed, pairs, placed.record.crc, around, span)
+
+    def _compare(self, key: tuple[int, int]) -> None:
+        """Raise where an item's bytes differ from what the manifest says of them, if there is one."""
+        if self._digests:
+            self._reading.compare(self._digests, save=self._save)
+            region = Region(*key, take=lambda _offset, _data: None)
+            with self._reading.filling([region], everything=False):
+                pass
 
     def _direct(self, jobs: list[_Job]) -> dict[int, Region]:
         """Which jobs' bytes go straight into their target."""

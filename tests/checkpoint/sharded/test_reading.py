@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,20 @@ def test_the_newest_sharded_checkpoint_that_is_whole_is_taken(run: Path) -> None
     assert latest is not None
     assert found[0].step == latest.step == 1
     assert is_saved(found[1])
+
+
+def test_damage_is_told_as_damage_wherever_it_is(run: Path) -> None:
+    (data,) = (run / "iter_2").glob("*.distcp")
+    whole = data.read_bytes()
+    archives = [
+        match.start() for match in re.finditer(rb"PK\x03\x04.{26}archive/data\.pkl", whole, re.DOTALL)
+    ]
+    assert len(archives) > 3
+
+    for at in (*archives, *(start + 200 for start in archives), len(whole) // 2, len(whole) - 1):
+        data.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(CorruptCheckpointError, match=r"__0_0\.distcp"):
+            restore(run / "iter_2")
 
 
 def test_damage_outside_of_what_is_wanted_does_not_matter(run: Path) -> None:
