@@ -245,7 +245,8 @@ class BaseRunner(SavedRun, HookRegistration):
         self._is_step_done = self._is_epoch_done = False  # an earlier run may have ended inside a firing
         vars(self).pop("data_batch", None)
         self.stop_training = False
-        self._begin(phases, data_loaders)
+        self._begin()
+        self._take_up_position()
         with self._session():
             if self.together is not None:
                 self.together.begin()
@@ -295,8 +296,8 @@ class BaseRunner(SavedRun, HookRegistration):
     # ---- private ----
 
     @abstractmethod
-    def _begin(self, phases: Sequence[tuple[str, int]], data_loaders: Sequence[Any]) -> None:
-        """Check and note what the run needs to know of its loaders."""
+    def _begin(self) -> None:
+        """Check what the run needs to know of its end."""
 
     @abstractmethod
     def _run_phases(self, options: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from asynchooks.data import length_of
 from asynchooks.errors import ConfigError
 from asynchooks.registry import RUNNERS
+from asynchooks.runner._data import BatchFeed
 from asynchooks.runner._steps import switch_mode
 from asynchooks.runner.mmcv._base import BaseRunner
 
@@ -58,9 +59,9 @@ class EpochBasedRunner(BaseRunner):
         switch_mode(self.model, "train")
         self.mode = "train"
         self.data_loader = data_loader
-        self._max_iters = self._iters_of(data_loader)
-        self.call_hook("before_train_epoch")
         feed = self._feed_of(data_loader)
+        self._count_iterations(feed)
+        self.call_hook("before_train_epoch")
         self._start_passes([feed])
         for batch in feed:
             self._inner_iter = feed.drawn - 1
@@ -107,11 +108,18 @@ class EpochBasedRunner(BaseRunner):
             out_dir, name, numbers, save_optimizer=save_optimizer, meta=meta, create_symlink=create_symlink
         )
 
-    def _begin(self, phases: Sequence[tuple[str, int]], data_loaders: Sequence[Any]) -> None:
+    def _begin(self) -> None:
         if self._max_epochs is None:
             raise ConfigError(f"{type(self).__name__} needs max_epochs, at construction or in run().")
-        training = (loader for (mode, _), loader in zip(phases, data_loaders, strict=True) if mode == "train")
-        self._max_iters = self._iters_of(next(training, None))
+
+    def _take_up_position(self) -> None:
+        super()._take_up_position()
+        workflow = self._workflow
+        assert workflow is not None  # noqa: S101 - run() has made it
+        for (mode, _), feed in zip(workflow.phases, workflow.feeds, strict=True):
+            if mode == "train":
+                self._count_iterations(feed)
+                break
 
     def _run_phases(self, options: Mapping[str, Any]) -> None:
         workflow = self._workflow
@@ -122,9 +130,13 @@ class EpochBasedRunner(BaseRunner):
     def _is_done(self) -> bool:
         return self._epoch >= (self._max_epochs or 0) or self._is_stopping(settled=True)
 
-    def _iters_of(self, loader: Any) -> int | None:
-        length = length_of(loader)
-        return None if length is None or self._max_epochs is None else self._max_epochs * length
+    def _count_iterations(self, feed: BatchFeed) -> None:
+        """Say how many there are in all: those that are done, and those that are left with epochs as they are now."""
+        length = length_of(feed.loader)
+        self._max_iters = None
+        if length is not None and self._max_epochs is not None:
+            epochs = max(0, self._max_epochs - self._epoch - feed.is_resumed)
+            self._max_iters = self._iter + feed.left + epochs * length
 
     def _resume_counters(self, epoch: int, iteration: int) -> None:
         del epoch, iteration  # an epoch starts anew

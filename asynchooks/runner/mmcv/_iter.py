@@ -128,8 +128,7 @@ class IterBasedRunner(BaseRunner):
             out_dir, name, numbers, save_optimizer=save_optimizer, meta=meta, create_symlink=create_symlink
         )
 
-    def _begin(self, phases: Sequence[tuple[str, int]], data_loaders: Sequence[Any]) -> None:
-        del phases, data_loaders
+    def _begin(self) -> None:
         if self._max_iters is None:
             raise ConfigError(f"{type(self).__name__} needs max_iters, at construction or in run().")
 

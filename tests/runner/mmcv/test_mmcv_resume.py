@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from asynchooks.errors import ForeignCheckpointError
 from asynchooks.execution import Effects, RunnerHook
@@ -143,6 +144,34 @@ def test_a_checkpoint_of_mmcvs_own_is_resumed_by_its_counters(make_run: MakeRun,
     assert runner.message_hub.get_info("best_score") == 0.5
     runner.run([loader()])
     assert (runner.epoch, runner.iter) == (5, 10)
+
+
+@pytest.mark.parametrize(
+    ("saved", "batch_size", "iterations"),
+    [("iter_3.pth", 4, 6), ("epoch_2.pth", 2, 4 + 4), ("iter_3.pth", 2, 3 + 3 + 4)],
+    ids=["same", "between epochs", "within"],
+)
+def test_a_run_with_epochs_of_another_length_knows_how_many_iterations_it_has(
+    make_run: MakeRun, tmp_path: Path, saved: str, batch_size: int, iterations: int
+) -> None:
+    make_run(CheckpointHook(interval=1, by_epoch=saved.startswith("epoch"))).run([loader()])
+    known = []
+
+    class Watch(RunnerHook):
+        effects = Effects()
+
+        def before_run(self, runner: Any) -> None:
+            known.append(runner.max_iters)
+
+        def before_train_epoch(self, runner: Any) -> None:
+            known.append(runner.max_iters)
+
+    resumed = make_run(Watch(), max_epochs=3)
+    resumed.resume(tmp_path / "run" / saved)
+    resumed.run([DataLoader(Numbers(8), batch_size=batch_size)])
+
+    assert resumed.iter == iterations
+    assert set(known) == {iterations}
 
 
 def test_an_iteration_based_run_goes_on_in_its_pass_by_the_counters(
