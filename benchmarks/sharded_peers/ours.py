@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from peers.contender import Pending
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asynchooks.execution._hook import BackgroundPart
     from sharded_peers.case import Scene
 
-__all__ = ["Ours", "OursAtOnce"]
+__all__ = ["Ours", "OursAtOnce", "OursInline"]
 
 
 class _Saving(Hook):
@@ -63,6 +63,7 @@ class Ours(Saver):
 
     title = "asynchooks"
     note = "a copy of what this rank will write alone, in memory that stays; the rest is done behind it"
+    mode: ClassVar[Literal["async", "sync"]] = "async"
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
@@ -77,7 +78,7 @@ class Ours(Saver):
         self._meeting = distributed.open_rendezvous("benchmark")
         party = Party(self._meeting, distributed.broadcast_object(uuid.uuid4().hex))
         saves = Checkpointer(self.scene.url, storage_options=dict(self.scene.options), party=party)
-        self._executor = HookExecutor([_Saving(saves, self._take)])
+        self._executor = HookExecutor([_Saving(saves, self._take)], mode=self.mode)
         self._executor.__enter__()
         self._fire(0)
 
@@ -115,3 +116,11 @@ class OursAtOnce(Ours):
 
     def _later(self, planned: PlannedState) -> list[torch.Tensor]:
         return []
+
+
+class OursInline(Ours):
+    """Training stands still until the checkpoint is committed, as with `dcp.save`."""
+
+    title = 'asynchooks, mode="sync"'
+    note = "plans on the training thread, which then waits until all ranks have written and the first has committed"
+    mode = "sync"

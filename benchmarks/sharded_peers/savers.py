@@ -19,6 +19,7 @@ NO_SAVE = "none"
 SAVERS: dict[str, tuple[str, str]] = {
     "ours": ("sharded_peers.ours", "Ours"),
     "ours_at_once": ("sharded_peers.ours", "OursAtOnce"),
+    "ours_inline": ("sharded_peers.ours", "OursInline"),
     "dcp_save": ("sharded_peers.saving", "DcpSave"),
     "dcp_thread": ("sharded_peers.saving", "DcpThread"),
     "dcp_thread_cached": ("sharded_peers.saving", "DcpThreadCached"),
