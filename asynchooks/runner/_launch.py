@@ -41,7 +41,7 @@ def join_ranks(
         device: where the model is to be; None is the rank's own accelerator, or stays where it is on CPUs.
 
     Raises:
-        ConfigError: an option is wrong.
+        ConfigError: an option is wrong, or the backend is not there.
     """
     options = _dist_options(env_cfg)
     if launcher is not None and launcher not in _LAUNCHERS:
@@ -65,6 +65,11 @@ def _make_group(options: dict[str, Any], device: str | torch.device | None) -> s
         torch.cuda.set_device(local_rank)
         device = torch.device("cuda", local_rank)
     backend = options.pop("backend", None) or ("nccl" if on_cuda else "gloo")
+    if "nccl" in backend and not (torch.cuda.is_available() and dist.is_nccl_available()):
+        raise ConfigError(
+            f"backend={backend!r} needs CUDA devices and torch with NCCL, and this rank has none. Leave the backend "
+            "out, which takes what there is, or give 'gloo': env_cfg.dist_cfg.backend, with MMCV dist_params.backend."
+        )
     if backend == "nccl":
         backend = "cpu:gloo,cuda:nccl"  # so that what lies on the CPU can be exchanged too
     timeout = timedelta(seconds=float(options.pop("timeout", _DEADLINE_S)))

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from asynchooks._cli._configured import runner_of, tell
 from asynchooks.checkpoint import restore
 from asynchooks.config import Config
 from asynchooks.errors import ConfigError
+from asynchooks.runner import Runner
 from asynchooks.testing import run_ranks
 
 pytestmark = pytest.mark.ranks
@@ -100,3 +102,13 @@ def test_an_error_under_torchrun_names_the_rank(
     tell(ConfigError("a wrong value"))
 
     assert capsys.readouterr().err == "rank 1: error: a wrong value\n"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it is there with CUDA")
+def test_a_backend_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in alone.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigError, match=r"backend='nccl' needs CUDA devices.*'gloo'"):
+        Runner(torch.nn.Linear(1, 1), tmp_path, env_cfg={"dist_cfg": {"backend": "nccl"}})
