@@ -87,7 +87,8 @@ def gathered_whole(content: dict[str, Any]) -> dict[str, Any] | None:
 def with_names(content: dict[str, Any], run: RunContext) -> dict[str, Any]:
     """Return the content of a sharded checkpoint: the optimizer's state by names, a rank's states by its number.
 
-    What the wrapper adds to the optimizer's state stands under ``optimizer_extra``. No collective.
+    What the wrapper adds to the optimizer's state stands under ``optimizer_extra``. Parts in the states of hooks,
+    which the first rank writes alone, are gathered on its CPU.
     """
     sharded = dict(content)
     if "optimizer" in sharded:
@@ -102,6 +103,8 @@ def with_names(content: dict[str, Any], run: RunContext) -> dict[str, Any]:
         sharded["optimizer_extra"] = extra
     resume = dict(content["resume"])
     own = {key: resume.pop(key) for key in _OF_RANKS if key in resume}
+    if "hooks" in resume:
+        resume["hooks"] = _whole(resume["hooks"], {})
     sharded["resume"] = {**resume, "world_size": world_size(), "ranks": {str(rank()): own}}
     return sharded
 

@@ -76,7 +76,12 @@ def resumes(rank: int, folder: str, how: str, form: str, accumulates: bool) -> t
 
 @pytest.mark.parametrize(
     ("how", "form", "accumulates"),
-    [("DDP", "sharded", True), ("FSDP2", "sharded", False), ("FSDP2", "single", True)],
+    [
+        ("DDP", "sharded", True),
+        ("FSDP2", "sharded", False),
+        ("FSDP2", "sharded", True),
+        ("FSDP2", "single", True),
+    ],
 )
 def test_a_run_is_resumed_from_a_checkpoint_of_either_form(
     tmp_path: Path, how: str, form: str, accumulates: bool
