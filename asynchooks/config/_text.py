@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
+from unicodedata import is_normalized
 
 __all__ = ["python_text"]
 
@@ -45,7 +46,7 @@ def _written(value: Any, indent: str, imports: set[str], used: int) -> str:
 def _items_of_dict(
     entries: Mapping[Any, Any], indent: str, imports: set[str]
 ) -> tuple[list[str], tuple[str, str]]:
-    if all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in entries):
+    if all(isinstance(key, str) and _is_name(key) for key in entries):
         names: Iterable[str] = [f"{key}=" for key in entries]
         brackets = ("dict(", ")")
     else:
@@ -66,10 +67,15 @@ def _atom(value: Any, imports: set[str]) -> str:
     return _imported(value, imports) or repr(repr(value))
 
 
+def _is_name(key: str) -> bool:
+    """Whether Python takes it for a name, and for this one: it reads names in their NFKC form."""
+    return key.isidentifier() and not keyword.iskeyword(key) and is_normalized("NFKC", key)
+
+
 def _imported(value: Any, imports: set[str]) -> str | None:
     """Return the name of a class or function that can be imported, and note the import."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
-    if not isinstance(module, str) or not name.isidentifier() or keyword.iskeyword(name):
+    if not isinstance(module, str) or not _is_name(name):
         return None
     if getattr(sys.modules.get(module), name, None) is not value:
         return None

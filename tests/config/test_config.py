@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asynchooks.config import Config, ConfigDict, DictAction, parse_options
@@ -175,6 +175,7 @@ values = st.recursive(
 
 
 @settings(deadline=None)
+@example({"model": {"\u00aa": None}})  # a name that Python reads as "a"
 @given(st.dictionaries(st.sampled_from(["model", "b", "train_cfg"]), values))
 def test_the_pretty_text_of_any_values_is_python_that_says_the_same(entries: dict[str, Any]) -> None:
     names: dict[str, Any] = {}
