@@ -133,9 +133,8 @@ def settle(store: Store, name: str, *, progress: Progress = unlimited) -> Manife
     """
     found = find_committed(store, name)
     if found is not None and next_manifest_name(name) in store.entries():
-        publish(
-            store, found, progress=progress
-        )  # else `announce` would take the description of what is there away
+        # else `announce` would take the description of what is there away
+        publish(store, found, progress=progress)
     return found
 
 

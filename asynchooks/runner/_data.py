@@ -60,6 +60,17 @@ class BatchFeed:
         done: int = self._resume["done"]
         return max(0, offset.length_of_pass(self.loader, _sampler(self.loader)) - done)
 
+    def surplus(self, passes: int, batches: int) -> int:
+        """Return how many batches there are beyond those of whole passes over the loader, which has a length.
+
+        Other ranks, whose passes had another one, have drawn some of them.
+
+        Args:
+            passes: how many are done.
+            batches: how many were drawn in all.
+        """
+        return batches + self.left - (passes + self.is_resumed) * len(self.loader)  # type: ignore[arg-type]
+
     def start_pass(self) -> None:
         """Begin a pass over the loader, or go on in the one that a checkpoint was taken in."""
         self._follow_restarts()

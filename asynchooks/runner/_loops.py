@@ -268,8 +268,7 @@ class EpochBasedTrainLoop(TrainLoop):
 
     def _count_iterations(self) -> None:
         if self._length is not None:
-            begun = self._epoch + self._feed.is_resumed
-            self._extra = self._iter + self._feed.left - begun * self._length
+            self._extra = self._feed.surplus(self._epoch, self._iter)
 
     def _is_last(self, step: int) -> bool:
         return step == self._max_epochs

@@ -17,25 +17,7 @@ from asynchooks.testing import run_ranks
 
 pytestmark = pytest.mark.ranks
 
-CONFIG = """
-import torch
-from torch import nn
-
-class Net(nn.Linear):
-    def forward(self, batch):
-        return ((super().forward(batch[0]) - batch[1]) ** 2).mean()
-
-work_dir = {work_dir!r}
-model = Net(4, 1)
-data = [(torch.full((4,), float(i)).sin(), torch.tensor([float(i % 3)])) for i in range(24)]
-train_dataloader = dict(dataset=data, batch_size=3)
-val_dataloader = dict(dataset=data[:19], batch_size=3)
-train_cfg = dict(by_epoch=True, max_epochs=2)
-optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.01))
-strategy = dict(type="FSDP2")
-randomness = dict(seed=0)
-"""
-MMCV_CONFIG = """
+HEAD = """
 import torch
 from torch import nn
 
@@ -46,6 +28,21 @@ class Net(nn.Linear):
 work_dir = {work_dir!r}
 model = Net(4, 1)
 samples = [(torch.full((4,), float(i)).sin(), torch.tensor([float(i % 3)])) for i in range(24)]
+"""
+CONFIG = (
+    HEAD
+    + """
+train_dataloader = dict(dataset=samples, batch_size=3)
+val_dataloader = dict(dataset=samples[:19], batch_size=3)
+train_cfg = dict(by_epoch=True, max_epochs=2)
+optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.01))
+strategy = dict(type="FSDP2")
+randomness = dict(seed=0)
+"""
+)
+MMCV_CONFIG = (
+    HEAD
+    + """
 data = dict(samples_per_gpu=3, train=samples)
 optimizer = dict(type="SGD", lr=0.01)
 optimizer_config = dict(grad_clip=dict(max_norm=0.5, norm_type=float("inf")))
@@ -56,6 +53,7 @@ log_config = dict(interval=2, hooks=[dict(type="TextLoggerHook")])
 strategy = dict(type="FSDP2")
 seed = 0
 """
+)
 
 
 def torchrun(config: Path, *options: str) -> subprocess.CompletedProcess[str]:

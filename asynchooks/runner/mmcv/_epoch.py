@@ -135,8 +135,8 @@ class EpochBasedRunner(BaseRunner):
         length = length_of(feed.loader)
         self._max_iters = None
         if length is not None and self._max_epochs is not None:
-            epochs = max(0, self._max_epochs - self._epoch - feed.is_resumed)
-            self._max_iters = self._iter + feed.left + epochs * length
+            iterations = self._max_epochs * length + feed.surplus(self._epoch, self._iter)
+            self._max_iters = max(self._iter, iterations)
 
     def _resume_counters(self, epoch: int, iteration: int) -> None:
         del epoch, iteration  # an epoch starts anew
